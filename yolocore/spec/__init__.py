@@ -1,0 +1,1 @@
+"""What a run is, as torch-free values: configuration, model grammar, datasets, labels, events."""

@@ -1,0 +1,1 @@
+"""Training: the loop and what it holds; it builds nothing itself and knows no whole configuration."""
