@@ -1,0 +1,1 @@
+"""From files to training batches: reading, caching, augmentation, collation, loading."""

@@ -1,0 +1,114 @@
+"""From single items to the batch a training step takes: stacking, numbering of targets, quads.
+
+A batch is uint8, RGB, in channels-last memory: OpenCV's rows already are that layout, so stacking moves the
+bytes once and nothing is transposed. It knows nothing of files, augmentation, models or devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+if TYPE_CHECKING:
+    from yolocore.ops.assign import LevelMatches
+
+ImageArray = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+
+class ImageShape(NamedTuple):
+    """How an image of the batch came from its file, so that boxes can be mapped back.
+
+    `original_hw` pixels of the file; `ratio_hw` resized over original; `pad_wh` grey pixels left and above.
+    """
+
+    original_hw: tuple[int, int]
+    ratio_hw: tuple[float, float]
+    pad_wh: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One loaded picture: HWC uint8 BGR, rows (n, 5) float32 `class x y w h` normalised to the picture."""
+
+    image: ImageArray
+    rows: FloatArray
+    path: str
+    shape: ImageShape | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward takes.
+
+    `images` (B, 3, H, W) uint8 RGB, channels-last memory. `targets` (n, 6) float32: picture number, class,
+    x, y, w, h normalised. `matches` is filled by the loader's `finish_batch`. `positions` are the places of
+    the pictures in their epoch. `shapes` is filled for validation only.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    paths: list[str]
+    shapes: list[ImageShape] | None = None
+    matches: list[LevelMatches] | None = None
+    epoch: int = 0
+    index: int = 0
+    positions: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def pin_memory(self) -> Batch:
+        """Return the batch with its tensors in page-locked memory (for non-blocking copies to a GPU)."""
+        return _replace_tensors(self, self.images.pin_memory(), self.targets.pin_memory())
+
+
+def _replace_tensors(batch: Batch, images: torch.Tensor, targets: torch.Tensor) -> Batch:
+    return Batch(
+        images,
+        targets,
+        batch.paths,
+        batch.shapes,
+        batch.matches,
+        batch.epoch,
+        batch.index,
+        batch.positions,
+    )
+
+
+def collate(items: Sequence[Item], *, epoch: int = 0, index: int = 0, positions: Sequence[int] = ()) -> Batch:
+    """Stack pictures of equal size into a batch and number their targets.
+
+    BGR becomes RGB on the way. Order of pictures and targets is the order of the items.
+    """
+    height, width = items[0].image.shape[:2]
+    stacked = np.empty((len(items), height, width, 3), dtype=np.uint8)
+    for slot, item in zip(stacked, items, strict=True):
+        assert item.image.shape == (height, width, 3), (item.path, item.image.shape)
+        cv2.cvtColor(item.image, cv2.COLOR_BGR2RGB, dst=slot)
+    shapes = [item.shape for item in items if item.shape is not None]
+    return Batch(
+        images=torch.from_numpy(stacked).permute(0, 3, 1, 2),
+        targets=torch.from_numpy(number_targets([item.rows for item in items])),
+        paths=[item.path for item in items],
+        shapes=shapes if len(shapes) == len(items) else None,
+        epoch=epoch,
+        index=index,
+        positions=list(positions),
+    )
+
+
+def number_targets(rows_per_image: Sequence[FloatArray]) -> FloatArray:
+    """Concatenate label rows (n_i, 5) to targets (n, 6) with the picture number in column 0."""
+    counts = [len(rows) for rows in rows_per_image]
+    targets = np.zeros((sum(counts), 6), dtype=np.float32)
+    targets[:, 0] = np.repeat(np.arange(len(counts)), counts)
+    if len(targets):
+        targets[:, 1:] = np.concatenate([rows.reshape(-1, 5) for rows in rows_per_image])
+    return targets

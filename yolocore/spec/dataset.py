@@ -1,0 +1,136 @@
+"""What a dataset is: the manifest a run trains on, and the data.yaml people write.
+
+The manifest is canonical and immutable: equal datasets have equal bytes, and its hash names them. It knows
+nothing of archives, folders on disk or decoded images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from yolocore.errors import DatasetError, Problem
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Row = tuple[Annotated[int, Field(ge=0)], Fraction, Fraction, Fraction, Fraction]
+Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ManifestImage(_Frozen):
+    """One picture: where its bytes are (by content), its upright size, and its label rows.
+
+    `rows` are `class x y w h`, normalised. `polygons`, if present, has one entry a row; null where the row
+    was a box.
+    """
+
+    split: Split
+    name: Annotated[str, Field(min_length=1, max_length=1024)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    rows: list[Row] = []
+    polygons: list[Polygon | None] | None = None
+
+    @field_validator("polygons")
+    @classmethod
+    def _no_polygon_is_none(cls, polygons: list[Polygon | None] | None) -> list[Polygon | None] | None:
+        return polygons if polygons and any(polygon is not None for polygon in polygons) else None
+
+    @model_validator(mode="after")
+    def _polygons_follow_rows(self) -> Self:
+        if self.polygons is not None and len(self.polygons) != len(self.rows):
+            raise ValueError(f"{self.name}: {len(self.rows)} rows but {len(self.polygons)} polygons")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_absent_polygons(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if self.polygons is None:
+            data.pop("polygons", None)
+        return data
+
+
+class Manifest(_Frozen):
+    """A dataset in its one canonical form: class names, and images sorted by (split, name)."""
+
+    v: Literal[1] = 1
+    names: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1)]
+    images: list[ManifestImage]
+
+    @model_validator(mode="after")
+    def _is_canonical(self) -> Self:
+        keys = [(image.split, image.name) for image in self.images]
+        for before, after in zip(keys, keys[1:], strict=False):
+            if before >= after:
+                raise ValueError(f"images are not sorted and unique by (split, name) at {after[1]!r}")
+        for image in self.images:
+            for row in image.rows:
+                if row[0] >= len(self.names):
+                    raise ValueError(f"{image.name}: class {row[0]}, but there are {len(self.names)} names")
+        return self
+
+    @classmethod
+    def build(cls, names: Sequence[str], images: Iterable[ManifestImage]) -> Manifest:
+        """Sort the images and make the manifest; raise DatasetError where they cannot form one."""
+        ordered = sorted(images, key=lambda image: (image.split, image.name))
+        try:
+            return cls(names=list(names), images=ordered)
+        except ValidationError as error:
+            raise _dataset_error(error) from error
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Manifest:
+        """Read a manifest's JSON; raise DatasetError naming the first place that is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise _dataset_error(error) from error
+
+    def canonical_json(self) -> bytes:
+        """Return the JSON whose SHA-256 names the dataset: sorted keys, no blanks, UTF-8."""
+        data = self.model_dump(mode="json")
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def manifest_hash(self) -> str:
+        """Return the SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical_json()).hexdigest()
+
+    def images_of(self, split: Split) -> list[ManifestImage]:
+        """Return the images of one split, in order."""
+        return [image for image in self.images if image.split == split]
+
+    def count(self, split: Split) -> int:
+        """Return how many images a split has."""
+        return sum(image.split == split for image in self.images)
+
+
+def _dataset_error(error: ValidationError) -> DatasetError:
+    problems = [
+        Problem("MANIFEST_INVALID", item["msg"], pointer="/" + "/".join(map(str, item["loc"])))
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+    first = problems[0]
+    return DatasetError(
+        f"the manifest is invalid at {first.pointer}: {first.message}", place=first.pointer, problems=problems
+    )
