@@ -1,0 +1,116 @@
+// The service's REST interface as the pages use it. Knows addresses and problem documents, nothing of the page.
+
+/** What the server said went wrong: a problem document (RFC 9457). */
+export class Problem extends Error {
+  /** @param {number} status @param {any} body */
+  constructor(status, body) {
+    super(body?.detail || body?.title || `The server answered ${status}.`);
+    this.status = status;
+    this.code = body?.code ?? "";
+    /** @type {{ pointer?: string, message: string, line?: number, column?: number, file?: string, value?: string }[]} */
+    this.errors = body?.errors ?? [];
+  }
+}
+
+/** @param {Response} response @returns {Promise<any>} the parsed body; throws Problem for every non-2xx */
+async function answer(response) {
+  const text = await response.text();
+  let body = null;
+  try {
+    body = text ? JSON.parse(text) : null;
+  } catch {
+    body = { detail: text.slice(0, 300) };
+  }
+  if (!response.ok) throw new Problem(response.status, body);
+  return body;
+}
+
+/** @param {string} path @param {RequestInit} [init] @returns {Promise<any>} */
+export async function request(path, init = {}) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", ...init });
+  } catch {
+    throw new Problem(0, { detail: "The service cannot be reached. It is tried again.", code: "UNREACHABLE" });
+  }
+  return answer(response);
+}
+
+/** @param {string} path @param {any} body @param {Record<string, string>} [headers] */
+export const postJson = (path, body, headers = {}) =>
+  request(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json", ...headers } });
+
+export const listJobs = (/** @type {string | null} */ cursor = null) =>
+  request(`/v1/jobs?limit=50${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+export const getJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}`);
+export const cancelJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}/cancel`, { method: "POST" });
+export const listArtifacts = (/** @type {string} */ id) => request(`/v1/jobs/${id}/artifacts`);
+export const listTransitions = (/** @type {string} */ id) => request(`/v1/jobs/${id}/transitions`);
+export const listDatasets = () => request("/v1/datasets");
+export const getDataset = (/** @type {string} */ id) => request(`/v1/datasets/${id}`);
+export const listProblems = (/** @type {string} */ id) => request(`/v1/datasets/${id}/problems`);
+export const listArchitectures = () => request("/v1/architectures");
+export const configSchema = () => request("/v1/config/schema");
+export const openSession = (/** @type {string} */ token) => postJson("/v1/session", { token });
+
+/** @param {string} text @param {number | null} numClasses @returns {Promise<any>} the plan's summary */
+export function checkArchitecture(text, numClasses) {
+  const query = numClasses ? `?num_classes=${numClasses}` : "";
+  return request(`/v1/architectures/check${query}`, { method: "POST", body: text, headers: { "Content-Type": "application/yaml" } });
+}
+
+/** @param {string} name @param {string} text */
+export function createArchitecture(name, text) {
+  return request(`/v1/architectures?name=${encodeURIComponent(name)}`, {
+    method: "POST", body: text, headers: { "Content-Type": "application/yaml" },
+  });
+}
+
+/** @param {any} job @param {string} key the idempotency key: a double click makes one job */
+export const submitJob = (job, key) => postJson("/v1/jobs", job, { "Idempotency-Key": key });
+
+/** @param {string} id @param {number} bytes @returns {Promise<string>} the end of the log; empty while there is none */
+export async function logTail(id, bytes) {
+  const response = await fetch(`/v1/jobs/${id}/log`, { headers: { Range: `bytes=-${bytes}` }, credentials: "same-origin" });
+  return response.ok ? response.text() : "";
+}
+
+/**
+ * Upload an archive as the request's body; XMLHttpRequest, because fetch tells no upload progress.
+ * @param {File} file @param {string} name @param {(share: number) => void} onProgress @returns {Promise<any>} the dataset
+ */
+export function uploadDataset(file, name, onProgress) {
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    xhr.open("PUT", `/v1/datasets?name=${encodeURIComponent(name)}`);
+    xhr.setRequestHeader("Content-Type", "application/octet-stream");
+    xhr.responseType = "json";
+    xhr.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    xhr.onload = () => (xhr.status < 300 ? resolve(xhr.response) : reject(new Problem(xhr.status, xhr.response)));
+    xhr.onerror = () => reject(new Problem(0, { detail: "The upload broke off.", code: "UNREACHABLE" }));
+    xhr.send(file);
+  });
+}
+
+const EVENT_TYPES = ["job", "start", "resume", "phase", "batch", "epoch", "log", "warning", "system", "checkpoint", "artifact", "end"];
+
+/**
+ * Follow a job's events. The browser reconnects by itself and sends the last id it has seen.
+ * @param {string} id @param {(type: string, data: any) => void} onEvent @param {(live: boolean) => void} onLive
+ * @returns {() => void} closes the stream
+ */
+export function followJob(id, onEvent, onLive) {
+  const source = new EventSource(`/v1/jobs/${id}/events`);
+  source.onopen = () => onLive(true);
+  source.onerror = () => onLive(false);
+  for (const type of EVENT_TYPES) {
+    source.addEventListener(type, (message) => {
+      onEvent(type, message.data ? JSON.parse(message.data) : null);
+      if (type === "end") {
+        source.close();
+        onLive(false);
+      }
+    });
+  }
+  return () => source.close();
+}

@@ -1,0 +1,77 @@
+// Datasets: upload with progress, the list, and one dataset with its report.
+import { html } from "htm/preact";
+import { useState } from "preact/hooks";
+import * as api from "../api.js";
+import { Facts, ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
+import { count, moment, size } from "../models/format.js";
+
+/** @param {{ onDone: (dataset: any) => void }} props */
+export function Upload({ onDone }) {
+  const [file, setFile] = useState(/** @type {File | null} */ (null));
+  const [name, setName] = useState("");
+  const [sent, setSent] = useState(/** @type {number | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {any} */ (null));
+  const choose = (/** @type {any} */ event) => {
+    const chosen = event.target.files[0] ?? null;
+    setFile(chosen);
+    if (chosen && !name) setName(chosen.name.replace(/\.(zip|tar|tar\.gz|tgz|tar\.zst)$/i, ""));
+  };
+  const send = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (!file) return;
+    setProblem(null);
+    setSent(0);
+    api.uploadDataset(file, name, setSent).then(onDone, setProblem).finally(() => setSent(null));
+  };
+  return html`<form class="card stack" onSubmit=${send}>
+    <h2>Upload a dataset</h2>
+    <p class="muted">An archive with <code>data.yaml</code>, <code>images/</code> and <code>labels/</code> in YOLO form.</p>
+    <label>Archive <input type="file" name="archive" accept=".zip,.tar,.gz,.tgz,.zst" onChange=${choose} required /></label>
+    <label>Name <input name="dataset-name" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} required maxlength="100" /></label>
+    ${sent !== null && html`<${Progress} value=${sent} label="Upload" />`}
+    <${ProblemBox} problem=${problem} />
+    <div><button disabled=${!file || sent !== null}>${sent === null ? "Upload" : "Uploading…"}</button></div></form>`;
+}
+
+export function DatasetsPage() {
+  const { data, problem, reload } = useLoaded(() => api.listDatasets(), [], 3000);
+  const items = data?.items ?? [];
+  return html`<main><h1>Datasets</h1>
+    <${ProblemBox} problem=${problem} />
+    ${items.length > 0 && html`<div class="card table-scroll" tabindex="0" role="region" aria-label="Datasets"><table>
+      <thead><tr><th>Name</th><th>Status</th><th class="number">Classes</th><th class="number">Train</th><th class="number">Val</th>
+        <th class="number">Boxes</th><th class="number">Size</th><th>Created</th></tr></thead>
+      <tbody>${items.map((/** @type {any} */ item) => html`<tr key=${item.id}>
+        <td><a href=${`#/datasets/${item.id}`}>${item.name}</a></td><td><${Status} status=${item.status} /></td>
+        <td class="number">${count(item.num_classes)}</td><td class="number">${count(item.splits?.train)}</td>
+        <td class="number">${count(item.splits?.val)}</td><td class="number">${count(item.num_boxes)}</td>
+        <td class="number">${size(item.size_bytes)}</td><td>${moment(item.created_at)}</td></tr>`)}</tbody></table></div>`}
+    <${Upload} onDone=${(/** @type {any} */ dataset) => { reload(); location.hash = `#/datasets/${dataset.id}`; }} /></main>`;
+}
+
+/** @param {{ items: any[], truncated: boolean }} props */
+const Problems = ({ items, truncated }) => html`<div class="card table-scroll" tabindex="0" role="region" aria-label="Report"><h2>Report</h2><table>
+  <thead><tr><th>Severity</th><th>Code</th><th>File</th><th class="number">Line</th><th>What</th><th>How to fix</th></tr></thead>
+  <tbody>${items.map((item) => html`<tr><td><${Status} status=${item.severity} /></td><td><code>${item.code}</code></td>
+    <td><code>${item.file ?? ""}</code></td><td class="number">${item.line ?? ""}</td>
+    <td>${item.message}${item.value != null && html` <code>${item.value}</code>`}</td><td>${item.fix ?? ""}</td></tr>`)}</tbody></table>
+  ${truncated && html`<p class="muted">More of the same is left out.</p>`}</div>`;
+
+/** @param {{ id: string }} props */
+export function DatasetPage({ id }) {
+  const { data, problem } = useLoaded(() => api.getDataset(id), [id], 2000);
+  const status = data?.status;
+  const report = useLoaded(() => (status && status !== "ingesting" ? api.listProblems(id) : Promise.resolve(null)), [id, status]);
+  if (!data) return html`<main><${ProblemBox} problem=${problem} />${!problem && html`<p class="muted">Loading…</p>`}</main>`;
+  return html`<main><p><a href="#/datasets">← All datasets</a></p>
+    <div class="head"><h1>${data.name}</h1><div><${Status} status=${status} />
+      ${status === "ready" && html` <a class="button" href=${`#/new?dataset=${id}`}>Train on it</a>`}</div></div>
+    ${status === "ingesting" && html`<p class="muted">Unpacking and checking…</p>`}
+    <${Facts} rows=${[
+      ["Images, train", count(data.splits?.train)], ["Images, val", count(data.splits?.val)], ["Images, test", count(data.splits?.test)],
+      ["Boxes", count(data.num_boxes)], ["Classes", count(data.num_classes)], ["Archive", size(data.size_bytes)],
+    ]} />
+    ${data.classes?.length > 0 && html`<p class="muted">${data.classes.join(", ")}</p>`}
+    ${report.data?.items?.length > 0 && html`<${Problems} items=${report.data.items} truncated=${report.data.truncated} />`}
+    ${report.data && report.data.items.length === 0 && html`<p>Nothing to complain of.</p>`}</main>`;
+}

@@ -1,0 +1,37 @@
+// All jobs, newest first, with live progress.
+import { html } from "htm/preact";
+import * as api from "../api.js";
+import { ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
+import { figure, moment } from "../models/format.js";
+
+/** @param {any} job @returns {number} share of the epochs done */
+export function share(job) {
+  if (job.status === "succeeded") return 1;
+  const progress = job.progress ?? {};
+  if (!progress.epochs) return 0;
+  return ((progress.epoch ?? 0) + (progress.batches ? (progress.batch ?? 0) / progress.batches : 0)) / progress.epochs;
+}
+
+/** @param {{ job: any }} props */
+const Row = ({ job }) => html`<tr>
+  <td><a href=${`#/jobs/${job.id}`}>${job.name || job.id}</a></td>
+  <td><${Status} status=${job.status} />${job.status === "running" && job.phase && html` <span class="muted">${job.phase}</span>`}</td>
+  <td class="wide"><${Progress} value=${share(job)} label=${`Progress of ${job.name || job.id}`} /></td>
+  <td class="number">${job.progress?.epochs ? `${Math.min((job.progress.epoch ?? 0) + 1, job.progress.epochs)} / ${job.progress.epochs}` : "–"}</td>
+  <td class="number">${figure(job.best?.map50)}</td>
+  <td>${moment(job.created_at)}</td>
+</tr>`;
+
+export function JobsPage() {
+  const { data, problem } = useLoaded(() => api.listJobs(), [], 3000);
+  const jobs = data?.items ?? [];
+  return html`<main>
+    <div class="head"><h1>Jobs</h1><a class="button" href="#/new">New job</a></div>
+    <${ProblemBox} problem=${problem} />
+    ${data && jobs.length === 0 && html`<div class="card empty"><p>No job yet.</p>
+      <p><a href="#/new">Submit the first one</a>: a dataset, a model YAML, and a few settings.</p></div>`}
+    ${jobs.length > 0 && html`<div class="card table-scroll" tabindex="0" role="region" aria-label="Jobs"><table>
+      <thead><tr><th>Name</th><th>Status</th><th>Progress</th><th class="number">Epoch</th><th class="number">Best mAP50</th><th>Created</th></tr></thead>
+      <tbody>${jobs.map((/** @type {any} */ job) => html`<${Row} key=${job.id} job=${job} />`)}</tbody></table></div>`}
+  </main>`;
+}

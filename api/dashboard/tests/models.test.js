@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { emptyCurves, isAfter, reduce, remainingSeconds } from "../js/models/curves.js";
+import { count, duration, figure, size } from "../js/models/format.js";
+import { parseRoute } from "../js/models/routes.js";
+import { buildConfig, fieldsOf, readField } from "../js/models/schema.js";
+
+const SCHEMA = {
+  $defs: {
+    Hyp: { type: "object", properties: { lr0: { type: "number", default: 0.01, minimum: 0, description: "Initial rate." } } },
+    Optimizer: { enum: ["SGD", "Adam"], type: "string" },
+  },
+  properties: {
+    epochs: { type: "integer", default: 100, minimum: 1, maximum: 10000 },
+    threads: { anyOf: [{ type: "integer", minimum: 1 }, { type: "null" }], default: null },
+    optimizer: { $ref: "#/$defs/Optimizer", default: "SGD" },
+    rect: { type: "boolean", default: false },
+    hyp: { $ref: "#/$defs/Hyp" },
+  },
+};
+
+test("a schema becomes fields with groups, bounds and choices", () => {
+  const fields = fieldsOf(SCHEMA);
+  assert.deepEqual(fields.map((f) => [f.path, f.kind, f.group]), [
+    ["epochs", "integer", ""], ["threads", "integer", ""], ["optimizer", "choice", ""], ["rect", "boolean", ""],
+    ["hyp.lr0", "number", "hyp"],
+  ]);
+  assert.equal(fields[1].optional, true);
+  assert.deepEqual(fields[2].choices, ["SGD", "Adam"]);
+  assert.equal(fields[4].description, "Initial rate.");
+});
+
+test("only edited fields enter the configuration, wrong ones are named", () => {
+  const fields = fieldsOf(SCHEMA);
+  const edits = { epochs: "3", optimizer: "SGD", "hyp.lr0": "0.02", rect: true, threads: "" };
+  assert.deepEqual(buildConfig(fields, edits), { config: { epochs: 3, rect: true, hyp: { lr0: 0.02 } }, problems: {} });
+  assert.deepEqual(buildConfig(fields, { epochs: "0", "hyp.lr0": "x" }).problems, { epochs: "at least 1", "hyp.lr0": "a number" });
+  assert.equal(readField(fields[0], "1.5").problem, "a whole number");
+  assert.equal(readField(fields[2], "Lion").problem, "one of SGD, Adam");
+});
+
+const batch = (id, epoch, index) => ({ id, type: "batch", epoch, batch: index, batches: 4, loss: { box: 1, obj: 2, cls: 3 }, lr: [0.1, 0, 0], images_per_s: 9, ts: 0 });
+const epoch = (id, number) => ({ id, type: "epoch", epoch: number, seconds: 2, train: {}, val: null, lr: [], ts: 0 });
+
+test("a replayed event changes nothing", () => {
+  const once = reduce(emptyCurves(), batch("1-1", 0, 0));
+  assert.equal(reduce(once, batch("1-1", 0, 0)), once);
+  assert.equal(isAfter("2-1", "1-99"), true);
+  assert.equal(isAfter("1-9", "1-10"), false);
+});
+
+test("a resumed attempt cuts the curves at its place", () => {
+  let state = emptyCurves();
+  for (const event of [batch("1-1", 0, 3), epoch("1-2", 0), batch("1-3", 1, 3), epoch("1-4", 1), batch("1-5", 2, 0)]) state = reduce(state, event);
+  state = reduce(state, { id: "2-1", type: "resume", epoch: 1, batch: 0, after: "1-2" });
+  assert.deepEqual(state.epochs.map((row) => row.epoch), [0]);
+  assert.deepEqual(state.batches.map((point) => point.x), [1]);
+  state = reduce(state, epoch("2-2", 1));
+  assert.deepEqual(state.epochs.map((row) => [row.epoch, row.attempt]), [[0, 1], [1, 2]]);
+});
+
+test("the time left comes from the last epochs", () => {
+  let state = reduce(emptyCurves(), { id: "1-1", type: "start", epochs: 10 });
+  assert.equal(remainingSeconds(state), null);
+  state = reduce(state, epoch("1-2", 0));
+  assert.equal(remainingSeconds(state), 18);
+});
+
+test("addresses", () => {
+  assert.equal(parseRoute("").page, "jobs");
+  assert.deepEqual([parseRoute("#/jobs/job_1").page, parseRoute("#/jobs/job_1").id], ["job", "job_1"]);
+  assert.equal(parseRoute("#/new?dataset=ds_1").query.get("dataset"), "ds_1");
+  assert.equal(parseRoute("#/a/b/c").page, "missing");
+});
+
+test("figures", () => {
+  assert.deepEqual([duration(3725), duration(200), duration(7), duration(null)], ["1 h 02 min", "3 min 20 s", "7 s", "–"]);
+  assert.deepEqual([size(512), size(1536), size(3e9)], ["512 B", "1.5 KiB", "2.8 GiB"]);
+  assert.deepEqual([figure(0.12345), figure(0.00001), figure(0)], ["0.123", "1.0e-5", "0.000"]);
+  assert.equal(count(1872157), "1,872,157");
+});
