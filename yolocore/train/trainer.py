@@ -1,0 +1,264 @@
+"""The training loop, and only the loop: it owns the order of things and nothing else.
+
+Network, loss, loader, optimizer, schedule and precision come built; what is written to disk goes through
+`output`, what is told goes through `emit`, what is wished comes through `poll`. It must not know a whole
+configuration, a file name or the service.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from yolocore.eval.validate import ValidationResult
+from yolocore.loss.detection import to_tensors
+from yolocore.spec.events import BatchDone, EpochDone, Log, LossParts, PhaseChange, TrainEvent
+from yolocore.train.checkpoint import Best, Position, Snapshot, Tensors, detached, load_into
+from yolocore.train.ema import Ema
+from yolocore.train.optim import apply_point
+from yolocore.train.precision import Precision
+from yolocore.train.protocols import Interrupted, Loader, Loss, Output, Rates, Wish
+from yolocore.train.results import fitness
+from yolocore.train.schedule import Point
+from yolocore.train.stopping import EarlyStopping
+from yolocore.train.system import SystemMeter, gpu_memory_bytes
+from yolocore.train.watch import Watch
+
+WINDOW_S = 0.2
+
+
+class Trainer:
+    """One run from its first batch, or from a snapshot, to its end."""
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        ema: Ema[Any],
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        schedule: Rates,
+        loss: Loss,
+        loader: Loader,
+        batches_per_epoch: int,
+        epochs: int,
+        clip_norm: float,
+        stopping: EarlyStopping,
+        evaluate: Callable[[Any], ValidationResult],
+        output: Output,
+        emit: Callable[[TrainEvent], None],
+        poll: Callable[[], Wish | None],
+        checkpoint_every_s: float,
+    ) -> None:
+        self.network = network
+        self.ema = ema
+        self.optimizer = optimizer
+        self.precision = precision
+        self.schedule = schedule
+        self.loss = loss
+        self.loader = loader
+        self.batches_per_epoch = batches_per_epoch
+        self.epochs = epochs
+        self.clip_norm = clip_norm
+        self.stopping = stopping
+        self.evaluate = evaluate
+        self.output = output
+        self.emit = emit
+        self.poll = poll
+        self.checkpoint_every_s = checkpoint_every_s
+
+        self.parameters = list(network.parameters())
+        self.dtype = self.parameters[0].dtype
+        self.watch = Watch(precision.name, precision.device)
+        self.system = SystemMeter(emit, precision.device)
+        self.position = Position()
+        self.best: Best | None = None
+        self.best_weights: Tensors | None = None
+        self.rows: list[EpochDone] = []
+        self._num_skipped = 0
+        self._epoch_began = self._window_began = self._checkpointed = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether all epochs are done or early stopping has ended the run."""
+        last = self.position.epoch - 1
+        return self.position.epoch >= self.epochs or (last >= 0 and self.stopping.exhausted(last))
+
+    def run(self) -> Wish | None:
+        """Train to the end; return the wish that ended it earlier, if one did.
+
+        pause and drain leave a checkpoint of this very batch. Raises NonFiniteError and DiskFullError.
+        """
+        try:
+            while not self.ended:
+                if self.position.phase == "train":
+                    self._train_epoch(self.position.epoch)
+                self._close_epoch(self.position.epoch)
+        except Interrupted as interruption:
+            self.emit(PhaseChange(phase="stopping"))
+            if interruption.wish in ("pause", "drain"):
+                self._save_checkpoint()
+            return interruption.wish
+        return None
+
+    def check(self) -> None:
+        """Raise Interrupted if there is a wish; called once a batch, in validation too."""
+        self.system.tick()
+        wish = self.poll()
+        if wish is not None:
+            raise Interrupted(wish)
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.emit(PhaseChange(phase="training"))
+        self.network.train()
+        self._epoch_began = self._window_began = time.monotonic()
+        if self.position.batch == 0:  # an epoch resumed in its middle keeps its sums and gradients
+            self.watch.begin_epoch()
+            self.optimizer.zero_grad()
+        last_step = self.position.last_step
+
+        for batch in self.loader.epoch(epoch):
+            counter = epoch * self.batches_per_epoch + batch.index
+            point = self.schedule.at(counter)
+            apply_point(self.optimizer, point)
+
+            images = batch.images.to(self.precision.device, non_blocking=True).to(self.dtype) / 255
+            assert batch.matches is not None
+            targets = to_tensors(batch.matches, self.precision.device, non_blocking=True)
+            with self.precision.autocast():
+                maps = self.network(images)
+            total, items = self.loss(maps, targets)
+            self.precision.backward(total)
+
+            if counter - last_step >= point.accumulate:
+                norm = self.precision.step(self.optimizer, self.parameters, self.clip_norm)
+                self.optimizer.zero_grad()
+                self.ema.update()
+                self.watch.add_step(norm)
+                last_step = counter
+
+            self.watch.add(counter, items, batch.paths)
+            is_last = batch.index + 1 == self.batches_per_epoch
+            self.position = Position(epoch, batch.index + 1, last_step, "validate" if is_last else "train")
+            now = time.monotonic()
+            if is_last or now - self._window_began >= WINDOW_S:
+                self._log(batch.index, point)
+            if now - self._checkpointed >= self.checkpoint_every_s:
+                self._save_checkpoint()
+            self.check()
+
+    def _log(self, index: int, point: Point) -> None:
+        """Read the device, the only time in a window, and tell its means."""
+        scale = self.precision.scale
+        window = self.watch.read(scale)
+        now = time.monotonic()
+        box, obj, cls = window.losses
+        self.emit(
+            BatchDone(
+                epoch=self.position.epoch,
+                batch=index,
+                batches=self.batches_per_epoch,
+                loss=LossParts(box=box, obj=obj, cls=cls),
+                lr=list(point.lr),
+                images_per_s=window.num_images / max(now - self._window_began, 1e-6),
+                gpu_memory_bytes=gpu_memory_bytes(self.precision.device),
+                amp_scale=scale,
+            )
+        )
+        self._window_began = now
+        if window.skipped > self._num_skipped:
+            self._num_skipped = window.skipped
+            self.emit(Log(message=f"the gradient scaler has skipped {window.skipped} step(s) so far"))
+
+    def _close_epoch(self, epoch: int) -> None:
+        """Validate the average, keep the books, checkpoint."""
+        self.emit(PhaseChange(phase="validating"))
+        result = self.evaluate(self.ema.network)
+        row = self._row(epoch, result)
+        self.rows.append(row)
+        self.stopping.update(epoch, row.fitness)
+        if row.best:
+            self.best = Best(epoch, row.fitness, row.map50, row.map50_95)
+            self.best_weights = {key: value.clone() for key, value in self.ema.network.state_dict().items()}
+        self.output.finished_epoch(self.rows, self.ema.network.state_dict())
+        self.emit(row)
+        self.position = Position(epoch + 1, 0, self.position.last_step)
+        self._save_checkpoint()
+        if not self.ended:
+            self.check()
+
+    def _row(self, epoch: int, result: ValidationResult) -> EpochDone:
+        train, val, metrics = self.watch.epoch_means(), result.losses, result.metrics
+        value = fitness(metrics.map50, metrics.map50_95)
+        return EpochDone(
+            epoch=epoch,
+            epochs=self.epochs,
+            train=LossParts(box=train[0], obj=train[1], cls=train[2]),
+            val=LossParts(box=val[0], obj=val[1], cls=val[2]),
+            precision=metrics.precision,
+            recall=metrics.recall,
+            map50=metrics.map50,
+            map50_95=metrics.map50_95,
+            fitness=value,
+            best=self.best is None or value >= self.best.fitness,
+            lr=list(self.schedule.at((epoch + 1) * self.batches_per_epoch - 1).lr),
+            seconds=time.monotonic() - self._epoch_began,
+        )
+
+    def _save_checkpoint(self) -> None:
+        self.watch.check(self.precision.scale)  # never keep weights after a loss that is not finite
+        self.output.checkpoint(self.snapshot())
+        self._checkpointed = time.monotonic()
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of the run between two batches; tensors are the live ones, for writing at once."""
+        best_is_ema = self.best is not None and self.position == Position(
+            self.best.epoch + 1, 0, self.position.last_step
+        )
+        gradients = {
+            name: parameter.grad
+            for name, parameter in self.network.named_parameters()
+            if parameter.grad is not None
+        }
+        return Snapshot(
+            position=self.position,
+            model=detached(self.network.state_dict()),
+            ema=detached(self.ema.network.state_dict()),
+            ema_updates=self.ema.updates,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.precision.state_dict(),
+            gradients=gradients,
+            epoch_sum=self.watch.epoch_sum,
+            epoch_count=self.watch.epoch_count,
+            best=self.best,
+            best_weights=None if best_is_ema else self.best_weights,
+            stopping=asdict(self.stopping),
+            balance=self.loss.balance,
+            rows=[row.model_dump(mode="json") for row in self.rows],
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take a run up where a snapshot left it; raises CheckpointError where it is of another network."""
+        load_into(self.network, snapshot.model, "network")
+        load_into(self.ema.network, snapshot.ema, "average")
+        self.ema.updates = snapshot.ema_updates
+        self.optimizer.load_state_dict(snapshot.optimizer)
+        self.precision.load_state_dict(snapshot.scaler)
+        for name, parameter in self.network.named_parameters():
+            gradient = snapshot.gradients.get(name)
+            parameter.grad = None if gradient is None else gradient.to(self.precision.device)
+        self.watch.epoch_sum.copy_(snapshot.epoch_sum)
+        self.watch.epoch_count = snapshot.epoch_count
+        self.best = snapshot.best
+        if self.best is not None:
+            weights = snapshot.ema if snapshot.best_weights is None else snapshot.best_weights
+            self.best_weights = {key: value.to(self.precision.device) for key, value in weights.items()}
+        self.stopping = EarlyStopping(**snapshot.stopping)
+        self.loss.balance = snapshot.balance
+        self.rows = [EpochDone.model_validate(row) for row in snapshot.rows]
+        self.position = snapshot.position
