@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
+
+from yolocore.data.geometry import FloatArray
+from yolocore.data.pixels import ImageArray
 
 if TYPE_CHECKING:
     from yolocore.ops.assign import LevelMatches
-
-ImageArray = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float32]
 
 
 class ImageShape(NamedTuple):

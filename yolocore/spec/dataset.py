@@ -23,6 +23,9 @@ from pydantic import (
 )
 
 from yolocore.errors import DatasetError, Problem
+from yolocore.spec.data_yaml import DataYaml, parse_data_yaml
+
+__all__ = ["SPLITS", "DataYaml", "Manifest", "ManifestImage", "Split", "parse_data_yaml"]
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -1,0 +1,144 @@
+"""Where pictures and labels lie: a manifest with content-addressed images, or a YOLO folder on disk.
+
+Both end as a list of samples, the only thing the rest of the data side sees. Nothing here decodes pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from yolocore.data.geometry import FloatArray
+from yolocore.data.scan import SUFFIXES, LabelledImage, scan_images
+from yolocore.errors import DatasetError, Problem
+from yolocore.spec.data_yaml import DataYaml, parse_data_yaml
+from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage
+from yolocore.spec.labels import LabelRow
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture with its labels.
+
+    `name` is what a person calls it, `path` where its bytes are, `content` what identifies those bytes;
+    `width`, `height` in pixels, upright. `rows` (n, 5) float32 `class x y w h` normalised; `polygons` has an
+    entry a row: points (k, 2) normalised, or None where the row was a box.
+    """
+
+    path: Path
+    split: str
+    width: int
+    height: int
+    rows: FloatArray
+    polygons: tuple[FloatArray | None, ...]
+    name: str = ""
+    content: str = ""
+
+    @property
+    def has_polygons(self) -> bool:
+        """Whether any row has an outline."""
+        return any(polygon is not None for polygon in self.polygons)
+
+
+def load_manifest(manifest_path: Path, images_root: Path) -> list[Sample]:
+    """Read a manifest whose images lie at `images_root/<sha256[:2]>/<sha256>`.
+
+    Raises DatasetError if the manifest is invalid or an image is missing.
+    """
+    manifest = Manifest.parse(manifest_path.read_bytes())
+    return [_from_manifest(image, images_root) for image in manifest.images]
+
+
+def scan_yolo_folder(
+    data_yaml_path: Path,
+) -> tuple[tuple[str, ...], dict[str, list[Sample]], list[Problem]]:
+    """Read a data.yaml and the folders it names: class names, samples of each split, what is wrong.
+
+    Relative paths are taken from `path`, which is taken from the file's folder. Raises DatasetError if the
+    file itself is invalid, or an entry leads nowhere.
+    """
+    text = _read_bytes(data_yaml_path)
+    data = parse_data_yaml(text, source=data_yaml_path.name)
+    splits: dict[str, list[Sample]] = {}
+    problems = list(data.notes)
+    for split in SPLITS:
+        paths = [path for entry in data.entries(split) for path in _list_entry(data, entry, data_yaml_path)]
+        result = scan_images(sorted(set(paths)), num_classes=len(data.names))
+        splits[split] = [_from_scan(image, split) for image in result.images]
+        problems.extend(result.problems)
+    return data.names, splits, problems
+
+
+def rows_array(rows: Sequence[LabelRow] | Sequence[tuple[float, ...]]) -> FloatArray:
+    """Return label rows as a read-only float32 array (n, 5)."""
+    numbers = [row.numbers if isinstance(row, LabelRow) else row for row in rows]
+    array = np.array(numbers, dtype=np.float32).reshape(-1, 5)
+    array.setflags(write=False)
+    return array
+
+
+def _from_manifest(image: ManifestImage, images_root: Path) -> Sample:
+    path = images_root / image.sha256[:2] / image.sha256
+    if not path.is_file():
+        raise DatasetError(
+            f"the image {image.name} ({image.sha256[:12]}) is missing", code="IMAGE_MISSING", place=image.name
+        )
+    outlines = image.polygons or [None] * len(image.rows)
+    return Sample(
+        path=path,
+        split=image.split,
+        width=image.width,
+        height=image.height,
+        rows=rows_array(image.rows),
+        polygons=tuple(None if line is None else np.array(line, dtype=np.float32) for line in outlines),
+        name=image.name,
+        content=image.sha256,
+    )
+
+
+def _from_scan(image: LabelledImage, split: str) -> Sample:
+    status = image.path.stat()
+    return Sample(
+        path=image.path,
+        split=split,
+        width=image.width,
+        height=image.height,
+        rows=rows_array(image.rows),
+        polygons=tuple(
+            None if row.polygon is None else np.array(row.polygon, dtype=np.float32) for row in image.rows
+        ),
+        name=str(image.path),
+        content=f"{image.path.resolve()}:{status.st_size}:{status.st_mtime_ns}",
+    )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be read: {error.strerror}", code="FILE_MISSING", place=str(path)
+        ) from error
+
+
+def _list_entry(data: DataYaml, entry: str, data_yaml_path: Path) -> list[Path]:
+    """Return the pictures of one entry of data.yaml: a folder, searched recursively, or a list file."""
+    base = data_yaml_path.resolve().parent / data.path
+    place = base / entry
+    if not place.exists() and entry.startswith("../"):
+        place = base / entry.removeprefix("../")
+    if place.is_dir():
+        return [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if place.is_file() and place.suffix.lower() == ".txt":
+        lines = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
+        listed = [place.parent / line.removeprefix("./") for line in lines if line]
+        return [path for path in listed if path.suffix.lower() in SUFFIXES]
+    raise DatasetError(
+        f"{data_yaml_path.name}: {entry!r} is neither a folder nor a list file under {base}",
+        code="DATA_PATH",
+        place=data_yaml_path.name,
+        value=entry,
+    )
