@@ -1,0 +1,1 @@
+"""How good a network is: matching, average precision, the validation pass and its pictures."""
