@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +99,8 @@ def save_checkpoint(path: Path, snapshot: Snapshot) -> Written:
 
 def load_checkpoint(path: Path) -> Snapshot:
     """Read a checkpoint onto the CPU; raises CheckpointError where it is damaged or foreign."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise CheckpointError("the checkpoint cannot be read; it is damaged", place=str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -118,8 +121,7 @@ def load_checkpoint(path: Path) -> Snapshot:
 
 def checkpoint_name(position: Position) -> str:
     """Return the file name of a checkpoint; names sort in the order of the run."""
-    late = "v" if position.phase == "validate" else ""
-    return f"e{position.epoch:04d}-b{position.batch:06d}{late}.ckpt"
+    return f"e{position.epoch:04d}-b{position.batch:06d}.ckpt"
 
 
 def load_into(module: torch.nn.Module, tensors: Tensors, what: str) -> None:

@@ -27,11 +27,6 @@ COLUMNS = (
 )
 
 
-def fitness(map50: float, map50_95: float) -> float:
-    """Return the one number an epoch is judged by: 0.1 mAP50 + 0.9 mAP50-95."""
-    return 0.1 * map50 + 0.9 * map50_95
-
-
 def results_csv(rows: Sequence[EpochDone]) -> str:
     """Return results.csv: 20 characters a field, right-aligned, five significant digits."""
     lines = [",".join(f"{name:>20}" for name in COLUMNS)]

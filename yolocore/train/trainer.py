@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from yolocore.eval.metrics import fitness
 from yolocore.eval.validate import ValidationResult
 from yolocore.loss.detection import to_tensors
 from yolocore.spec.events import BatchDone, EpochDone, Log, LossParts, PhaseChange, TrainEvent
@@ -23,7 +24,6 @@ from yolocore.train.ema import Ema
 from yolocore.train.optim import apply_point
 from yolocore.train.precision import Precision
 from yolocore.train.protocols import Interrupted, Loader, Loss, Output, Rates, Wish
-from yolocore.train.results import fitness
 from yolocore.train.schedule import Point
 from yolocore.train.stopping import EarlyStopping
 from yolocore.train.system import SystemMeter, gpu_memory_bytes
@@ -199,7 +199,7 @@ class Trainer:
             epoch=epoch,
             epochs=self.epochs,
             train=LossParts(box=train[0], obj=train[1], cls=train[2]),
-            val=LossParts(box=val[0], obj=val[1], cls=val[2]),
+            val=None if val is None else LossParts(box=val[0], obj=val[1], cls=val[2]),
             precision=metrics.precision,
             recall=metrics.recall,
             map50=metrics.map50,

@@ -1,0 +1,68 @@
+"""One validation of the average: on a folded copy, in channels-last memory, so the average stays untouched.
+
+It must not know the loop; a wish made in mid-validation arrives through `check`, which raises.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from yolocore.data.collate import Batch
+from yolocore.eval.validate import ValidationResult, validate
+from yolocore.loss.detection import DetectionLoss
+from yolocore.model.fuse import fuse
+from yolocore.model.network import Network
+from yolocore.train.precision import Precision
+
+
+class Evaluator:
+    """Validates a network on always the same batches in always the same way."""
+
+    def __init__(
+        self,
+        *,
+        batches: Iterable[Batch],
+        loss: DetectionLoss,
+        num_classes: int,
+        conf_thres: float,
+        iou_thres: float,
+        max_det: int,
+        single_class: bool,
+        precision: Precision,
+        check: Callable[[], None],
+    ) -> None:
+        self._batches = batches
+        self._loss = loss
+        self._num_classes = num_classes
+        self._conf_thres = conf_thres
+        self._iou_thres = iou_thres
+        self._max_det = max_det
+        self._single_class = single_class
+        self._precision = precision
+        self.check = check
+
+    def __call__(self, network: Network, num_samples: int = 0) -> ValidationResult:
+        """Validate a copy of the network; keep `num_samples` pictures with their detections."""
+        folded = fuse(copy.deepcopy(network).eval())
+        folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return validate(
+            folded,
+            self._checked(),
+            loss=self._loss,
+            num_classes=self._num_classes,
+            conf_thres=self._conf_thres,
+            iou_thres=self._iou_thres,
+            max_det=self._max_det,
+            precision=self._precision,
+            device=self._precision.device,
+            single_class=self._single_class,
+            num_samples=num_samples,
+        )
+
+    def _checked(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            self.check()
+            yield batch
