@@ -1,0 +1,221 @@
+"""The dataset book: archives that became, or did not become, something to train on.
+
+A dataset row is made when its archive is stored, together with the task that will look into it. The verdict
+is written by that task's fenced transaction, through the functions at the end. Opens no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from api.domain import changes, rows, wire
+from api.domain import tables as t
+from api.domain.blobs import Blob
+from api.domain.clock import SYSTEM_CLOCK, Clock
+from api.domain.errors import Conflict, NotFound
+from api.domain.failures import Failure, FailureCode
+from api.domain.ids import new_id
+from api.domain.paging import page
+from api.domain.records import Dataset, DatasetStatus, IngestResult, JobStatus, Page, TaskStatus, Wish
+from api.domain.store import Store, insert_or_ignore
+
+KIND_INGEST = "ingest"
+
+
+@dataclass(frozen=True)
+class Created:
+    """A dataset, and whether this upload made it or the same bytes were there under the same name."""
+
+    dataset: Dataset
+    created: bool
+
+
+class DatasetBook:
+    """Datasets of all owners."""
+
+    def __init__(self, store: Store, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.store = store
+        self.clock = clock
+
+    def create(self, owner: str, name: str, archive: Blob, *, file_name: str) -> Created:
+        """Enter an archive that is stored, and queue its ingest.
+
+        The same bytes under the same name give the dataset that is there; raises Conflict NAME_TAKEN for
+        other bytes.
+        """
+
+        def write(conn: Connection) -> Created:
+            now = self.clock.wall()
+            values = {
+                "id": new_id("ds"),
+                "owner": owner,
+                "name": name,
+                "status": DatasetStatus.INGESTING,
+                "file_name": file_name[:255],
+                "sha256": archive.sha256,
+                "size_bytes": archive.size_bytes,
+                "classes": [],
+                "splits": {},
+                "created_at": now,
+            }
+            if not insert_or_ignore(conn, t.datasets, values):
+                return Created(_same_bytes(conn, owner, name, archive.sha256), created=False)
+            size = archive.size_bytes
+            insert_or_ignore(conn, t.blobs, {"sha256": archive.sha256, "size_bytes": size, "created_at": now})
+            row = _one(conn, str(values["id"]), owner)
+            _queue_ingest(conn, row, now)
+            return Created(rows.dataset(row), created=True)
+
+        return self.store.write(write)
+
+    def get(self, dataset_id: str, owner: str | None = None) -> Dataset:
+        """Return a dataset; raises NotFound."""
+        return self.store.read(lambda conn: rows.dataset(_one(conn, dataset_id, owner)))
+
+    def list(self, owner: str | None = None, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
+        """Return datasets, newest first; raises BadCursor."""
+        conditions: list[sa.ColumnElement[bool]] = [t.datasets.c.deleted_at.is_(None)]
+        if owner is not None:
+            conditions.append(t.datasets.c.owner == owner)
+        return self.store.read(
+            lambda conn: page(conn, t.datasets, "ds", rows.dataset, conditions, limit, cursor)
+        )
+
+    def delete(self, dataset_id: str, owner: str | None = None) -> None:
+        """Remove a dataset from sight and free its name; jobs that ended keep knowing it.
+
+        An ingest on its way is cancelled. Raises NotFound, Conflict DATASET_IN_USE while a job needs it.
+        """
+
+        def write(conn: Connection) -> None:
+            _one(conn, dataset_id, owner, lock=True)
+            open_states = [status for status in JobStatus if not status.is_final]
+            needs = sa.select(sa.func.count()).where(
+                t.jobs.c.dataset_id == dataset_id, t.jobs.c.status.in_(open_states)
+            )
+            if count := conn.execute(needs).scalar_one():
+                raise Conflict(f"{count} unfinished jobs need this dataset", code="DATASET_IN_USE")
+            now = self.clock.wall()
+            conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(deleted_at=now))
+            _cancel_ingest(conn, dataset_id, now)
+
+        self.store.write(write)
+
+    def retry_ingest(self, dataset_id: str, owner: str | None = None) -> Dataset:
+        """Look into an archive again after the service failed; raises NotFound, Conflict NOT_RETRYABLE."""
+
+        def write(conn: Connection) -> Dataset:
+            row = _one(conn, dataset_id, owner, lock=True)
+            error = row["error"] or {}
+            if row["status"] != DatasetStatus.INVALID or error.get("code") != FailureCode.SERVICE_ERROR:
+                raise Conflict("only an ingest the service failed at can be retried", code="NOT_RETRYABLE")
+            values = {"status": DatasetStatus.INGESTING, "error": None, "finished_at": None}
+            conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(**values))
+            _queue_ingest(conn, row, self.clock.wall())
+            return rows.dataset(_one(conn, dataset_id, owner))
+
+        return self.store.write(write)
+
+
+def put_ingest_result(conn: Connection, dataset_id: str, result: IngestResult, *, now: float) -> None:
+    """Write the verdict on an archive; jobs that waited can be claimed, or fail with DATASET_INVALID."""
+    assert result.status is not DatasetStatus.INGESTING
+    assert (result.manifest_hash is None) == (result.status is DatasetStatus.INVALID)
+    values = {
+        "status": result.status,
+        "manifest_hash": result.manifest_hash,
+        "report_sha256": result.report_sha256,
+        "statistics": dict(result.statistics) if result.statistics is not None else None,
+        "classes": list(result.classes),
+        "splits": dict(result.splits),
+        "num_boxes": result.num_boxes,
+        "num_errors": result.num_errors,
+        "num_warnings": result.num_warnings,
+        "error": None,
+        "finished_at": now,
+    }
+    conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(**values))
+    if result.status is DatasetStatus.READY:
+        _wake_waiting(conn, dataset_id)
+        return
+    failure = Failure(
+        FailureCode.DATASET_INVALID,
+        f"the dataset has {result.num_errors} errors",
+        place=dataset_id,
+        evidence={"problems": f"/v1/datasets/{dataset_id}/problems"},
+    )
+    changes.fail_waiting(conn, dataset_id, failure, actor="ingest", now=now)
+
+
+def put_ingest_error(conn: Connection, dataset_id: str, cause: Failure, *, now: float) -> None:
+    """Write that no verdict could be reached; jobs that waited fail with SERVICE_ERROR."""
+    failure = Failure(
+        FailureCode.SERVICE_ERROR,
+        f"the dataset could not be looked into: {cause.message}",
+        place=dataset_id,
+        evidence={"cause": cause.as_json()},
+    )
+    values = {"status": DatasetStatus.INVALID, "error": failure.as_json(), "finished_at": now}
+    conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(**values))
+    changes.fail_waiting(conn, dataset_id, failure, actor="ingest", now=now)
+
+
+def _one(conn: Connection, dataset_id: str, owner: str | None, *, lock: bool = False) -> RowMapping:
+    query = sa.select(t.datasets).where(t.datasets.c.id == dataset_id, t.datasets.c.deleted_at.is_(None))
+    if owner is not None:
+        query = query.where(t.datasets.c.owner == owner)
+    row = conn.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no dataset {dataset_id[:60]!r}", code="DATASET_NOT_FOUND")
+    return row
+
+
+def _same_bytes(conn: Connection, owner: str, name: str, sha256: str) -> Dataset:
+    query = sa.select(t.datasets).where(
+        t.datasets.c.owner == owner, t.datasets.c.name == name, t.datasets.c.deleted_at.is_(None)
+    )
+    row = conn.execute(query).mappings().one()
+    if row["sha256"] != sha256:
+        raise Conflict(f"there is another dataset named {name!r}: {row['id']}", code="NAME_TAKEN")
+    return rows.dataset(row)
+
+
+def _queue_ingest(conn: Connection, dataset: RowMapping, now: float) -> None:
+    conn.execute(
+        sa.insert(t.tasks).values(
+            id=new_id("task"),
+            owner=dataset["owner"],
+            kind=KIND_INGEST,
+            subject_id=dataset["id"],
+            payload={"sha256": dataset["sha256"], "file_name": dataset["file_name"]},
+            queue=wire.QUEUE_INGEST,
+            status=TaskStatus.QUEUED,
+            created_at=now,
+        )
+    )
+
+
+def _cancel_ingest(conn: Connection, dataset_id: str, now: float) -> None:
+    mine = sa.and_(t.tasks.c.subject_id == dataset_id, t.tasks.c.kind == KIND_INGEST)
+    bump = {"revision": t.tasks.c.revision + 1}
+    conn.execute(
+        sa.update(t.tasks)
+        .where(mine, t.tasks.c.status == TaskStatus.QUEUED)
+        .values(status=TaskStatus.CANCELLED, finished_at=now, **bump)
+    )
+    conn.execute(
+        sa.update(t.tasks)
+        .where(mine, t.tasks.c.status == TaskStatus.RUNNING)
+        .values(wish=Wish.CANCEL, **bump)
+    )
+
+
+def _wake_waiting(conn: Connection, dataset_id: str) -> None:
+    conn.execute(
+        sa.update(t.jobs)
+        .where(t.jobs.c.dataset_id == dataset_id, t.jobs.c.status == JobStatus.QUEUED)
+        .values(phase=None, revision=t.jobs.c.revision + 1)
+    )

@@ -1,0 +1,304 @@
+"""The job book: what people may do with jobs, and see of them; the worker's half is `runs`.
+
+The owner is part of every question: another owner's job does not exist. None as owner means the service
+itself or an administrator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from api.domain import changes, rows
+from api.domain import tables as t
+from api.domain.errors import Conflict, NotFound
+from api.domain.failures import FailureCode
+from api.domain.ids import new_id
+from api.domain.paging import page
+from api.domain.records import (
+    Artifact,
+    Attempt,
+    DatasetStatus,
+    EpochRow,
+    Job,
+    JobStatus,
+    NewJob,
+    Page,
+    Transition,
+    Wish,
+)
+from api.domain.rules import granted, outranked_by
+from api.domain.runs import RunBook
+from api.domain.store import insert_or_ignore
+
+WAITING_FOR_DATASET = "waiting_for_dataset"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job, and whether this submission made it or an earlier one with the same key did."""
+
+    job: Job
+    created: bool
+
+
+class JobBook(RunBook):
+    """Jobs, their transitions, attempts, epochs and artifacts."""
+
+    def submit(self, new: NewJob, *, key: str | None = None, fingerprint: str | None = None) -> Submitted:
+        """Queue a job; with an idempotency key, at most once.
+
+        `fingerprint` tells submissions apart (the submission itself by default). Raises NotFound for dataset
+        or architecture, Conflict DATASET_INVALID, Conflict IDEMPOTENCY_CONFLICT for a key that was used with
+        another fingerprint.
+        """
+        print_ = fingerprint or _fingerprint(new)
+
+        def write(conn: Connection) -> Submitted:
+            job_id = new_id("job")
+            now = self.clock.wall()
+            if key is not None:
+                values = {"owner": new.owner, "key": key, "fingerprint": print_, "job_id": job_id}
+                if not insert_or_ignore(conn, t.idempotency_keys, {**values, "created_at": now}):
+                    return Submitted(self._known(conn, new.owner, key, print_), created=False)
+            return Submitted(self._insert(conn, new, job_id, now), created=True)
+
+        return self.store.write(write)
+
+    def _known(self, conn: Connection, owner: str, key: str, fingerprint: str) -> Job:
+        table = t.idempotency_keys
+        known = (
+            conn.execute(sa.select(table).where(table.c.owner == owner, table.c.key == key)).mappings().one()
+        )
+        if known["fingerprint"] != fingerprint:
+            raise Conflict(
+                "this idempotency key was used for another submission", code="IDEMPOTENCY_CONFLICT"
+            )
+        return rows.job(_one(conn, known["job_id"], owner))
+
+    def _insert(self, conn: Connection, new: NewJob, job_id: str, now: float) -> Job:
+        dataset = _referenced(conn, t.datasets, new.dataset_id, new.owner, "dataset")
+        architecture = _referenced(conn, t.architectures, new.architecture_id, new.owner, "architecture")
+        if dataset["status"] == DatasetStatus.INVALID:
+            raise Conflict("the dataset is invalid; see its report", code=FailureCode.DATASET_INVALID.value)
+        ready = dataset["status"] == DatasetStatus.READY
+        statement = (
+            sa.insert(t.jobs)
+            .values(
+                id=job_id,
+                owner=new.owner,
+                name=new.name or f"{architecture['name']} on {dataset['name']}"[:120],
+                tags=list(new.tags),
+                config=dict(new.config),
+                config_hash=new.config_hash,
+                dataset_id=new.dataset_id,
+                architecture_id=new.architecture_id,
+                parent_id=new.parent_id,
+                queue=new.queue,
+                priority=new.priority,
+                status=JobStatus.QUEUED,
+                phase=None if ready else WAITING_FOR_DATASET,
+                created_at=now,
+            )
+            .returning(t.jobs)
+        )
+        row = conn.execute(statement).mappings().one()
+        changes.record(
+            conn,
+            job_id,
+            before=None,
+            after=JobStatus.QUEUED,
+            attempt=0,
+            actor=f"user:{new.owner}",
+            reason="submitted",
+            now=now,
+        )
+        return rows.job(row)
+
+    def get(self, job_id: str, owner: str | None = None) -> Job:
+        """Return a job; raises NotFound."""
+        return self.store.read(lambda conn: rows.job(_one(conn, job_id, owner)))
+
+    def list(
+        self,
+        owner: str | None = None,
+        *,
+        status: Sequence[JobStatus] = (),
+        dataset_id: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Job]:
+        """Return jobs, newest first; raises BadCursor."""
+        conditions = [t.jobs.c.owner == owner] if owner is not None else []
+        if status:
+            conditions.append(t.jobs.c.status.in_(status))
+        if dataset_id is not None:
+            conditions.append(t.jobs.c.dataset_id == dataset_id)
+        return self.store.read(lambda conn: page(conn, t.jobs, "job", rows.job, conditions, limit, cursor))
+
+    def revisions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Return the revision of each of these jobs that exists: what a watcher polls."""
+        query = sa.select(t.jobs.c.id, t.jobs.c.revision).where(t.jobs.c.id.in_(list(job_ids)))
+        return self.store.read(lambda conn: {row.id: row.revision for row in conn.execute(query)})
+
+    def count_by_status(self, owner: str | None = None) -> dict[str, int]:
+        """Return how many jobs are in each state that has any."""
+        query = sa.select(t.jobs.c.status, sa.func.count()).group_by(t.jobs.c.status)
+        if owner is not None:
+            query = query.where(t.jobs.c.owner == owner)
+        return self.store.read(lambda conn: {status: count for status, count in conn.execute(query)})
+
+    def cancel(self, job_id: str, owner: str | None = None) -> Job:
+        """Drop a job: at once if nothing runs, else as the worker's next heartbeat is answered.
+
+        Returns the job (cancelled, or running with the wish). Cancelling a cancelled job changes nothing;
+        raises NotFound, Conflict JOB_FINAL for one that ended otherwise.
+        """
+        return self._wish_for(job_id, owner, Wish.CANCEL)
+
+    def stop(self, job_id: str, owner: str | None = None) -> Job:
+        """End a job and keep its best so far; without one it is cancelled. Raises as `cancel`."""
+        return self._wish_for(job_id, owner, Wish.STOP)
+
+    def pause(self, job_id: str, owner: str | None = None) -> Job:
+        """Let a job checkpoint and give its place back; a queued one is held. Raises as `cancel`."""
+        return self._wish_for(job_id, owner, Wish.PAUSE)
+
+    def _wish_for(self, job_id: str, owner: str | None, wish: Wish) -> Job:
+        def write(conn: Connection) -> Job:
+            row = _one(conn, job_id, owner, lock=True)
+            status = JobStatus(row["status"])
+            after = granted(wish, has_best=bool(row["pointer"] and row["pointer"].get("best")))
+            if status is after:
+                return rows.job(row)
+            if status.is_final:
+                raise Conflict(f"the job has already {status.value}", code="JOB_FINAL")
+            if status is JobStatus.RUNNING:
+                return rows.job(_put_wish(conn, row, wish))
+            actor, now = f"user:{owner or 'admin'}", self.clock.wall()
+            return rows.job(changes.move(conn, row, after, actor=actor, reason=wish.value, now=now))
+
+        return self.store.write(write)
+
+    def activate(self, job_id: str, owner: str | None = None) -> Job:
+        """Queue a paused job, take back a pause that is not yet carried out, end the wait before a retry.
+
+        Raises NotFound, Conflict JOB_FINAL.
+        """
+
+        def write(conn: Connection) -> Job:
+            row = _one(conn, job_id, owner, lock=True)
+            status = JobStatus(row["status"])
+            if status.is_final:
+                raise Conflict(f"the job has already {status.value}", code="JOB_FINAL")
+            if status is JobStatus.PAUSED:
+                actor, now = f"user:{owner or 'admin'}", self.clock.wall()
+                values = {"phase": _waiting_phase(conn, row)}
+                moved = changes.move(
+                    conn, row, JobStatus.QUEUED, actor=actor, reason="activate", now=now, values=values
+                )
+                return rows.job(moved)
+            kept = None if row["wish"] == Wish.PAUSE else row["wish"]
+            statement = (
+                sa.update(t.jobs)
+                .where(t.jobs.c.id == job_id, t.jobs.c.status == status)
+                .values(wish=kept, not_before=None, revision=t.jobs.c.revision + 1)
+                .returning(t.jobs)
+            )
+            return rows.job(conn.execute(statement).mappings().one())
+
+        return self.store.write(write)
+
+    def transitions(self, job_id: str, owner: str | None = None) -> Sequence[Transition]:
+        """Return the audit trail of a job, oldest first; raises NotFound."""
+        table = t.job_transitions
+        query = sa.select(table).where(table.c.job_id == job_id).order_by(table.c.seq)
+        return self._of(job_id, owner, query, rows.transition)
+
+    def attempts(self, job_id: str, owner: str | None = None) -> Sequence[Attempt]:
+        """Return the attempts at a job, oldest first; raises NotFound."""
+        table = t.job_attempts
+        query = sa.select(table).where(table.c.job_id == job_id).order_by(table.c.attempt)
+        return self._of(job_id, owner, query, rows.attempt)
+
+    def epochs(
+        self, job_id: str, owner: str | None = None, *, with_superseded: bool = False
+    ) -> Sequence[EpochRow]:
+        """Return a job's epochs in order, at most one row each unless superseded ones are asked for too."""
+        table = t.epoch_metrics
+        query = sa.select(table).where(table.c.job_id == job_id).order_by(table.c.epoch, table.c.attempt)
+        if not with_superseded:
+            query = query.where(table.c.superseded == sa.false())
+        return self._of(job_id, owner, query, rows.epoch)
+
+    def artifacts(self, job_id: str, owner: str | None = None) -> Sequence[Artifact]:
+        """Return a job's artifacts by name, each from the latest attempt that made it; raises NotFound."""
+        table = t.artifacts
+        query = sa.select(table).where(table.c.job_id == job_id).order_by(table.c.name, table.c.attempt)
+        latest = {artifact.name: artifact for artifact in self._of(job_id, owner, query, rows.artifact)}
+        return list(latest.values())
+
+    def artifact(self, job_id: str, name: str, owner: str | None = None) -> Artifact:
+        """Return one artifact; raises NotFound."""
+        for artifact in self.artifacts(job_id, owner):
+            if artifact.name == name:
+                return artifact
+        raise NotFound(f"no artifact {name[:200]!r}")
+
+    def _of(
+        self, job_id: str, owner: str | None, query: sa.Select[Any], make: Callable[[RowMapping], Any]
+    ) -> Sequence[Any]:
+        def read(conn: Connection) -> Sequence[Any]:
+            _one(conn, job_id, owner)
+            return [make(row) for row in conn.execute(query).mappings()]
+
+        return self.store.read(read)
+
+
+def _one(conn: Connection, job_id: str, owner: str | None, *, lock: bool = False) -> RowMapping:
+    query = sa.select(t.jobs).where(t.jobs.c.id == job_id)
+    if owner is not None:
+        query = query.where(t.jobs.c.owner == owner)
+    row = conn.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no job {job_id[:60]!r}")
+    return row
+
+
+def _referenced(conn: Connection, table: sa.Table, row_id: str, owner: str, noun: str) -> RowMapping:
+    """Return the row a submission names, its state locked until the job is in the book."""
+    query = sa.select(table).where(table.c.id == row_id, table.c.owner == owner)
+    if "deleted_at" in table.c:
+        query = query.where(table.c.deleted_at.is_(None))
+    row = conn.execute(query.with_for_update(read=True)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no {noun} {row_id[:60]!r}", code=f"{noun.upper()}_NOT_FOUND")
+    return row
+
+
+def _put_wish(conn: Connection, row: RowMapping, wish: Wish) -> RowMapping:
+    weaker = sa.or_(t.jobs.c.wish.is_(None), t.jobs.c.wish.in_(outranked_by(wish)))
+    statement = (
+        sa.update(t.jobs)
+        .where(t.jobs.c.id == row["id"], t.jobs.c.status == JobStatus.RUNNING, weaker)
+        .values(wish=wish, revision=t.jobs.c.revision + 1)
+        .returning(t.jobs)
+    )
+    return conn.execute(statement).mappings().one_or_none() or row
+
+
+def _waiting_phase(conn: Connection, row: RowMapping) -> str | None:
+    status = conn.execute(
+        sa.select(t.datasets.c.status).where(t.datasets.c.id == row["dataset_id"])
+    ).scalar_one()
+    return WAITING_FOR_DATASET if status == DatasetStatus.INGESTING else None
+
+
+def _fingerprint(new: NewJob) -> str:
+    return hashlib.sha256(json.dumps(asdict(new), sort_keys=True).encode()).hexdigest()

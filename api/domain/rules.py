@@ -1,0 +1,117 @@
+"""What follows when an attempt ends: pure functions of the wish, the budget and the cause.
+
+The books write what these return; nothing here knows SQL or a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.domain.failures import Failure
+from api.domain.records import JobStatus, TaskStatus, Wish
+from api.domain.settings import Settings
+
+_RANK = {Wish.CANCEL: 0, Wish.STOP: 1, Wish.PAUSE: 2}
+
+
+@dataclass(frozen=True)
+class RetryRules:
+    """How many failures are retried, and how long to wait: doubled each time, up to a bound."""
+
+    retries: int
+    backoff_s: float
+    backoff_max_s: float
+
+    def allows(self, failures: int) -> bool:
+        """Tell whether the attempt after this many failures may still be made."""
+        return failures <= self.retries
+
+    def pause_s(self, failures: int) -> float:
+        """Return the wait before the attempt after this many failures (1 or more)."""
+        return min(self.backoff_max_s, self.backoff_s * float(2 ** min(failures - 1, 30)))
+
+
+def job_retry_rules(settings: Settings) -> RetryRules:
+    """Return the rules for jobs."""
+    return RetryRules(settings.job_retries, settings.retry_backoff_s, settings.retry_backoff_max_s)
+
+
+def task_retry_rules(settings: Settings) -> RetryRules:
+    """Return the rules for tasks."""
+    return RetryRules(settings.task_retries, settings.retry_backoff_s, settings.retry_backoff_max_s)
+
+
+@dataclass(frozen=True)
+class Next:
+    """The state that follows an attempt, and what the row remembers of how it came to it."""
+
+    status: JobStatus
+    failures: int
+    preemptions: int
+    pause_s: float
+    reason: str
+
+
+def outranked_by(wish: Wish) -> list[Wish]:
+    """Return the wishes that a new one replaces."""
+    return [other for other in Wish if _RANK[other] > _RANK[wish]]
+
+
+def granted(wish: Wish, *, has_best: bool) -> JobStatus:
+    """Return the state a wish leads to once no attempt runs: stop keeps the best if there is one."""
+    if wish is Wish.PAUSE:
+        return JobStatus.PAUSED
+    if wish is Wish.STOP and has_best:
+        return JobStatus.SUCCEEDED
+    return JobStatus.CANCELLED
+
+
+def after_failure(
+    failure: Failure, *, wish: Wish | None, has_best: bool, failures: int, preemptions: int, rules: RetryRules
+) -> Next:
+    """Return what follows a failed attempt.
+
+    A verdict (a failure that is not retried) stands whatever was wished, as a finish does. Otherwise the wish
+    is granted, and without one the job is queued again until its budget is spent.
+    """
+    count = failures + 1
+    code = failure.code.value
+    if not failure.retried:
+        return Next(JobStatus.FAILED, count, preemptions, 0.0, code)
+    if wish is not None:
+        return Next(granted(wish, has_best=has_best), count, preemptions, 0.0, f"{wish.value} after {code}")
+    if rules.allows(count):
+        return Next(JobStatus.QUEUED, count, preemptions, rules.pause_s(count), f"retry after {code}")
+    return Next(JobStatus.FAILED, count, preemptions, 0.0, f"{code}, no retries left")
+
+
+def after_release(
+    *, wish: Wish | None, has_best: bool, failures: int, preemptions: int, drained: bool
+) -> Next:
+    """Return what follows an attempt that ended politely: the wish is granted, else the job is queued again.
+
+    Being drained costs nothing of the budget, and neither does a wish that was taken back meanwhile.
+    """
+    count = preemptions + int(drained)
+    if wish is not None:
+        return Next(granted(wish, has_best=has_best), failures, count, 0.0, wish.value)
+    return Next(JobStatus.QUEUED, failures, count, 0.0, "drained" if drained else "released")
+
+
+@dataclass(frozen=True)
+class NextTask:
+    """The state that follows an attempt at a task."""
+
+    status: TaskStatus
+    failures: int
+    pause_s: float
+
+
+def after_task_failure(failure: Failure, *, wish: Wish | None, failures: int, rules: RetryRules) -> NextTask:
+    """Return what follows a failed attempt at a task; a wish of any kind cancels it."""
+    count = failures + 1
+    if wish is not None:
+        return NextTask(TaskStatus.CANCELLED, count, 0.0)
+    if failure.retried and rules.allows(count):
+        return NextTask(TaskStatus.QUEUED, count, rules.pause_s(count))
+    return NextTask(TaskStatus.FAILED, count, 0.0)

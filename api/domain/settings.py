@@ -1,0 +1,162 @@
+"""Settings: what changes only time or place, never the numbers of a run.
+
+Read once from the environment (prefix TRAINSHED_) or given as values by tests and by `trainshed up`. Knows no
+field of a run's config; whoever needs a period takes it from here, so that tests can run with short ones.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECOND = 1.0
+HOUR = 3600.0
+DAY = 24 * HOUR
+MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Every period, bound and address of the service; frozen, unknown names refused."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAINSHED_", frozen=True, extra="forbid")
+
+    # Places.
+    data_dir: Path = Field(Path("data"), description="Folder of everything the service keeps.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder if absent.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey; unix:///path allowed.")
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
+    public_url: str | None = Field(None, description="How people reach the API, if not by host and port.")
+    trusted_hosts: tuple[str, ...] = Field(
+        ("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered."
+    )
+
+    # The lease of a claim, and the loops that watch over it.
+    heartbeat_s: float = Field(5.0, gt=0, description="How often a worker renews its claim.")
+    lease_s: float = Field(45.0, gt=0, description="A claim not renewed for this long is taken back.")
+    reaper_tick_s: float = Field(2.0, gt=0, description="How often claims are looked at.")
+    reaper_slow_tick_s: float = Field(2.0, gt=0, description="A tick renewed slower than this forgets all.")
+    reaper_gap_s: float = Field(15.0, gt=0, description="A tick later than this after the last forgets all.")
+    dispatcher_tick_s: float = Field(
+        1.0, gt=0, description="How often the queues are compared with the book."
+    )
+    collector_tick_s: float = Field(300.0, gt=0, description="How often expired rows and files are removed.")
+    singleton_s: float = Field(
+        10.0, gt=0, description="A loop whose own row stood still this long is replaced."
+    )
+    max_nudges: int = Field(100, ge=1, description="Most messages kept waiting in one queue.")
+
+    # Retries.
+    job_retries: int = Field(5, ge=0, description="How many failures of a job are retried.")
+    task_retries: int = Field(2, ge=0, description="How many failures of a task are retried.")
+    retry_backoff_s: float = Field(
+        10.0, ge=0, description="Wait before the first retry; doubled for each more."
+    )
+    retry_backoff_max_s: float = Field(600.0, ge=0, description="Longest wait before a retry.")
+    max_running_per_owner: int | None = Field(None, ge=1, description="Running jobs one owner may have.")
+    idempotency_keep_s: float = Field(DAY, gt=0, description="How long an idempotency key is remembered.")
+
+    # The worker and its child.
+    queue: str = Field("train.cpu", description="Queue jobs are put in unless they name one.")
+    stop_grace_s: float = Field(60.0, gt=0, description="From the polite stop of a child to its kill.")
+    checkpoint_every_s: float = Field(60.0, gt=0, description="Time between checkpoints of a run.")
+    train_threads: int = Field(2, ge=1, description="Threads of one trainer.")
+    loader_threads: int = Field(1, ge=1, description="Threads that prepare batches.")
+    cache: Literal["none", "ram", "disk"] = Field("ram", description="Where resized images are kept.")
+    device: str = Field("auto", description="Device of the trainer: auto, cpu, or cuda:N.")
+    omp_wait_policy: Literal["active", "passive"] = Field(
+        "passive", description="OpenMP policy of a trainer."
+    )
+    ingest_timeout_s: float = Field(HOUR, gt=0, description="Longest time one ingest may take.")
+    ingest_memory_bytes: int = Field(
+        4096 * MIB, ge=64 * MIB, description="Address space of the ingest child."
+    )
+    simulate: bool = Field(False, description="Run the simulated trainer: no weights; for tests only.")
+
+    # Bounds of what is sent in.
+    max_upload_bytes: int = Field(20 * 1024 * MIB, ge=1, description="Largest dataset archive.")
+    max_unpacked_bytes: int = Field(60 * 1024 * MIB, ge=1, description="Largest sum of unpacked files.")
+    max_entries: int = Field(500_000, ge=1, description="Most entries in an archive.")
+    max_architecture_bytes: int = Field(256 * 1024, ge=1, description="Largest model YAML.")
+    max_json_bytes: int = Field(1 * MIB, ge=1, description="Largest JSON body.")
+
+    # The wire.
+    stream_max_events: int = Field(20_000, ge=10, description="Length at which a job's stream is cut.")
+    stream_ttl_running_s: float = Field(
+        7 * DAY, gt=0, description="Life of a stream, renewed with each batch."
+    )
+    stream_ttl_final_s: float = Field(DAY, gt=0, description="Life of a stream after the end of its job.")
+    redis_timeout_s: float = Field(5.0, gt=0, description="Socket timeout towards Redis.")
+    sqlite_busy_timeout_s: float = Field(15.0, gt=0, description="How long SQLite waits for its lock.")
+
+    # The browser.
+    session_s: float = Field(7 * DAY, gt=0, description="Life of a browser session.")
+    once_token_s: float = Field(HOUR, gt=0, description="Life of a token that is good for one session.")
+    sse_ping_s: float = Field(15.0, gt=0, description="Silence after which an event stream says it lives.")
+    long_poll_max_s: float = Field(60.0, ge=0, description="Longest wait a `Prefer: wait` is granted.")
+
+    @model_validator(mode="after")
+    def _periods_fit(self) -> Self:
+        if self.lease_s < 4 * self.heartbeat_s:
+            raise ValueError("lease_s must be at least four times heartbeat_s")
+        if self.reaper_gap_s < 2 * self.reaper_tick_s:
+            raise ValueError("reaper_gap_s must be at least twice reaper_tick_s")
+        if self.reaper_gap_s >= self.lease_s:
+            raise ValueError("reaper_gap_s must be under lease_s")
+        return self
+
+    @property
+    def sql_url(self) -> str:
+        """SQLAlchemy URL of the book."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'book.sqlite3'}"
+
+    @property
+    def broker_url(self) -> str:
+        """The Redis address in the spelling Celery wants."""
+        if self.redis_url.startswith("unix://"):
+            return "redis+socket://" + self.redis_url.removeprefix("unix://")
+        return self.redis_url
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Root of the blob store."""
+        return self.data_dir.absolute() / "blobs"
+
+    @property
+    def images_root(self) -> Path:
+        """Folder under which a manifest's images lie as <sha256[:2]>/<sha256>."""
+        return self.blobs_dir / "sha256"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Folder of the attempts' folders."""
+        return self.data_dir.absolute() / "jobs"
+
+    @property
+    def tasks_dir(self) -> Path:
+        """Folder of the folders in which task children work."""
+        return self.data_dir.absolute() / "tasks"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of dataset caches."""
+        return self.data_dir.absolute() / "cache" / "datasets"
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Folder of tokens, mode 0700."""
+        return self.data_dir.absolute() / "secrets"
+
+    def attempt_dir(self, job_id: str, attempt: int) -> Path:
+        """Return the folder of one attempt of a job."""
+        return self.jobs_dir / job_id / "attempts" / str(attempt)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return the settings of this process, read once from the environment."""
+    return Settings()

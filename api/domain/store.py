@@ -1,0 +1,189 @@
+"""The only two ways to SQL: `read` and `write`. Everything above hands in a function of a connection.
+
+A read returns values, never a cursor, before anyone sends a byte. A write is one transaction without I/O
+inside, begun IMMEDIATE on SQLite, and run again as a whole when the database was busy or could not serialise
+it. Knows no table.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, CursorResult, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from api.domain.errors import StoreUnavailable
+from api.domain.settings import Settings
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+MAX_TRIES = 4
+PAUSE_S = 0.05
+# PostgreSQL: serialization failure, deadlock detected.
+RETRIED_SQLSTATES = frozenset({"40001", "40P01"})
+# The versions in which the write-ahead log's reset race is mended, by line.
+WAL_FIXED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
+
+
+class Store:
+    """One database, SQLite or PostgreSQL; safe to share between threads."""
+
+    def __init__(self, engine: Engine, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.engine = engine
+        self._sleep = sleep
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.engine.dialect.name
+
+    def read(self, fn: Callable[[Connection], T]) -> T:
+        """Run a function that only looks, and return its values; raises StoreUnavailable."""
+        return self._run(fn, write=False)
+
+    def write(self, fn: Callable[[Connection], T]) -> T:
+        """Run a function in one transaction; it may run several times, so it must do no I/O of its own.
+
+        Whatever it raises rolls everything back. Raises StoreUnavailable when the database is away.
+        """
+        return self._run(fn, write=True)
+
+    def ping(self) -> None:
+        """Ask the database for one number; raises StoreUnavailable."""
+        self.read(lambda conn: conn.execute(sa.select(1)).scalar_one())
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    def _run(self, fn: Callable[[Connection], T], *, write: bool) -> T:
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                return self._once(fn, write=write)
+            except DBAPIError as error:
+                if not _is_transient(error):
+                    raise
+                if attempt == MAX_TRIES:
+                    raise StoreUnavailable(f"the database does not answer: {error.orig}") from error
+                log.info("database busy, trying again (%d): %s", attempt, error.orig)
+                self._sleep(PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _once(self, fn: Callable[[Connection], T], *, write: bool) -> T:
+        with self.engine.connect() as raw:
+            conn = raw.execution_options(trainshed_write=write)
+            with conn.begin():
+                value = fn(conn)
+        assert not isinstance(value, CursorResult | Iterator), "return values, not a cursor"
+        return value
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the book a settings object names; makes the data folder, does not migrate."""
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Store(make_engine(settings.sql_url, busy_timeout_s=settings.sqlite_busy_timeout_s))
+
+
+def make_engine(url: str, *, busy_timeout_s: float = 15.0) -> Engine:
+    """Make an engine with the connection habits of its dialect."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+    engine = sa.create_engine(
+        url, pool_size=8, max_overflow=64, connect_args={"timeout": busy_timeout_s, "isolation_level": None}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in sqlite_pragmas(sqlite3.sqlite_version_info, busy_timeout_s=busy_timeout_s):
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        write = conn.get_execution_options().get("trainshed_write", True)
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def sqlite_pragmas(version: tuple[int, ...], *, busy_timeout_s: float) -> list[str]:
+    """Return what each connection is told: the journal mode depends on the library's version."""
+    mode = "WAL" if has_wal_fix(version) else "DELETE"
+    return [
+        f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}",
+        f"PRAGMA journal_mode={mode}",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA foreign_keys=ON",
+    ]
+
+
+def has_wal_fix(version: tuple[int, ...]) -> bool:
+    """Tell whether this SQLite resets its write-ahead log safely (3.44.6, 3.50.7, 3.51.3 and their lines)."""
+    line, patch = (version[0], version[1]), version[2]
+    if line in WAL_FIXED:
+        return patch >= WAL_FIXED[line]
+    return line > max(WAL_FIXED)
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest revision; makes it if it is not there."""
+    from alembic import command
+
+    if url.startswith("sqlite:///"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    command.upgrade(alembic_config(url), "head")
+
+
+def alembic_config(url: str) -> Any:
+    """Return Alembic's configuration for a database."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["url"] = url
+    return config
+
+
+def needs_migration(store: Store) -> bool:
+    """Tell whether the database is behind this program."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    current = store.read(lambda conn: MigrationContext.configure(conn).get_current_revision())
+    return current != head
+
+
+def insert_or_ignore(conn: Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless its key is there; tells whether it was inserted."""
+    if conn.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as pg_insert
+
+        return conn.execute(pg_insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return conn.execute(sqlite_insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+
+
+def _is_transient(error: DBAPIError) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate is not None:
+        return sqlstate in RETRIED_SQLSTATES or sqlstate.startswith(("08", "57P"))
+    if isinstance(error.orig, sqlite3.OperationalError):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        return code in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_CANTOPEN,
+        )
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
