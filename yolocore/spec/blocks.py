@@ -314,7 +314,8 @@ def transformer_block(t: Sketch, key: str, x: Shape, c2: int, num_heads: int, nu
             t.linear(f"{layer}.{name}", tokens, c2, c2)
         t.parameter(f"{layer}.ma.in_proj_weight", 3 * c2, c2)
         t.parameter(f"{layer}.ma.in_proj_bias", 3 * c2)
-        t.operations += 2 * tokens * 3 * c2 * c2 + 2 * 2 * tokens**2 * c2
+        softmax = num_heads * tokens * (3 * tokens - 1)
+        t.operations += 2 * (tokens * 3 * c2 * c2 + 2 * tokens**2 * c2 + softmax)
         t.elements += 3 * tokens * c2 + 2 * num_heads * tokens**2
         t.linear(f"{layer}.ma.out_proj", tokens, c2, c2, bias=True)
         t.linear(f"{layer}.fc1", tokens, c2, c2)

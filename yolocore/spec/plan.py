@@ -17,12 +17,12 @@ from yolocore.spec.architecture import MAX_ANCHORS, Anchors, Architecture, Row, 
 from yolocore.spec.blocks import BLOCKS, proto
 from yolocore.spec.layers import Layer, Plan
 from yolocore.spec.sketch import Shape, Sketch, SketchError
-from yolocore.spec.words import HEADS, MAX_WIDTH, WORDS
+from yolocore.spec.strides import MAX_SIDE, common_stride, scaled_repeats, stride_factor
+from yolocore.spec.words import HEADS, MAX_REPEATS, MAX_WIDTH, WORDS
 
 __all__ = ["Layer", "Plan", "plan_architecture"]
 
 DEFAULT_CLASSES = 80
-MAX_SIDE = 8192
 MAX_PARAMETERS = 1_000_000_000
 MAX_ENTRIES = 20_000
 MAX_ACTIVATION_BYTES = 16 * 2**30
@@ -42,19 +42,11 @@ def plan_architecture(
     the largest stride. `keep_output_width` reproduces a habit of YOLOv5: a row whose nominal width equals
     anchors x (classes + 5) is not scaled. Raises ArchitectureError with `problems` naming rows and lines.
     """
-    planner = _Planner(arch, num_classes, anchors, keep_output_width)
-    plan = planner.plan(_bounded(imgsz))
-    biggest = math.ceil(max(plan.strides))
-    if any(side % biggest for side in plan.imgsz):
-        rounded = [min(math.ceil(side / biggest) * biggest, MAX_SIDE // biggest * biggest) for side in imgsz]
-        plan = _Planner(arch, num_classes, anchors, keep_output_width).plan((rounded[0], rounded[1]))
-    return plan
-
-
-def _bounded(imgsz: tuple[int, int]) -> tuple[int, int]:
     if not all(1 <= side <= MAX_SIDE for side in imgsz):
         raise_problems("image size", [Problem("BAD_IMAGE_SIZE", f"sides must be 1 to {MAX_SIDE} pixels")])
-    return imgsz
+    unit = common_stride(arch)
+    rows, columns = (math.ceil(side / unit) * unit for side in imgsz)
+    return _Planner(arch, num_classes, anchors, keep_output_width).plan((rows, columns))
 
 
 @dataclass(frozen=True)
@@ -125,6 +117,8 @@ class _Planner:
         self.picture = _Map(Shape(self.arch.ch, *imgsz), Fraction(1))
         for row in self.arch.rows:
             self.maps.append(self._row(row))
+            if any(problem.code == "TOO_LARGE" for problem in self.problems):
+                break
         raise_problems(self.arch.source, self.problems)
         self._check_memory()
         self._note_unused()
@@ -212,9 +206,9 @@ class _Planner:
 
     def _block_args(self, row: Row, x: Shape) -> tuple[dict[str, Any], int]:
         """Return the arguments with scaled width, and how many copies stand in a sequence."""
-        args, word, repeats = dict(row.args), WORDS[row.word], row.number
-        if repeats > 1:
-            repeats = max(round(repeats * self.arch.depth_multiple), 1)
+        args, word, repeats = dict(row.args), WORDS[row.word], scaled_repeats(row, self.arch)
+        if repeats > MAX_REPEATS:
+            raise _RowError("TOO_LARGE", f"{repeats} repeats, at most {MAX_REPEATS} are allowed")
         if word.scaled:
             args["c2"] = self._scale_width(args["c2"])
         if word.inner:
@@ -335,7 +329,7 @@ def _sketch_block(sketch: Sketch, row: Row, args: dict[str, Any], repeats: int, 
     for i in range(repeats):
         before = shape
         shape = BLOCKS[row.word](sketch, f"{key}.{i}" if repeats > 1 else key, shape, **_without_c1(args))
-        stride *= _stride_factor(row.word, args)
+        stride *= stride_factor(row.word, args)
         if repeats > 1 and i == 0 and shape.c != before.c:
             message = f"a repeated {row.word} keeps its width, found {before.c} in and {shape.c} out"
             raise _RowError("BAD_CHANNELS", message)
@@ -346,23 +340,6 @@ def _sketch_block(sketch: Sketch, row: Row, args: dict[str, Any], repeats: int, 
 
 def _without_c1(args: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in args.items() if name != "c1"}
-
-
-def _stride_factor(word: str, args: dict[str, Any]) -> Fraction:
-    """Return how many times coarser a block's output is."""
-    if word in ("DWConvTranspose2d", "nn.ConvTranspose2d"):
-        return Fraction(1, args.get("s") or args["stride"])
-    if word == "nn.Upsample":
-        return Fraction(1, args["scale_factor"])
-    if word == "Expand":
-        return Fraction(1, args["gain"])
-    if word == "Contract":
-        return Fraction(args["gain"])
-    if word == "nn.MaxPool2d":
-        return Fraction(args["stride"] or args["kernel_size"])
-    if word == "Proto":
-        return Fraction(1, 2)
-    return Fraction(args.get("s", 1)) * (2 if word == "Focus" else 1)
 
 
 def _sketch_head(

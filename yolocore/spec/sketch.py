@@ -4,8 +4,8 @@ Holds the primitives (convolution, batch norm, linear layer) the block functions
 not know blocks, rows or routing.
 
 Counting rules (those of the usual profiler): a convolution counts output elements x input channels per group
-x kernel area, batch norm 4 per element, a linear layer in x out; pooling, nearest
-upsampling, concatenation and activations are free.
+x kernel area, batch norm 4 per element, a linear layer in x out, a softmax over n 3n - 1; pooling, nearest
+upsampling, concatenation and activations are free. Two operations for each.
 """
 
 from __future__ import annotations
