@@ -124,7 +124,7 @@ def _write(
 
     def store(index: int, image: ImageArray) -> None:
         # Plain writes: a full disk is an error here, but would be a bus error in a mapping.
-        rest, offset = memoryview(np.ascontiguousarray(image)).cast("B"), offsets[index]
+        rest, offset = np.ascontiguousarray(image).data.cast("B"), offsets[index]
         try:
             while rest:
                 written = os.pwrite(handle, rest, offset)

@@ -111,3 +111,47 @@ def number_targets(rows_per_image: Sequence[FloatArray]) -> FloatArray:
     if len(targets):
         targets[:, 1:] = np.concatenate([rows.reshape(-1, 5) for rows in rows_per_image])
     return targets
+
+
+def draw_quad(rng: np.random.Generator, num_quads: int) -> list[float]:
+    """Draw one number in [0, 1) a quad; below one half the first picture is enlarged."""
+    return [float(coin) for coin in rng.random(num_quads)]
+
+
+def apply_quad(batch: Batch, coins: Sequence[float]) -> Batch:
+    """Make one picture of double side out of each four of a batch.
+
+    Either the first is enlarged twice (bilinear), or the four are joined: 0 over 1 on the left, 2 over 3 on
+    the right. Incomplete fours are dropped; paths and shapes are those of the first pictures.
+    """
+    count = len(coins)
+    images, targets = [], []
+    for number, coin in enumerate(coins):
+        four = batch.images[4 * number : 4 * number + 4]
+        rows = [batch.targets[batch.targets[:, 0] == 4 * number + k] for k in range(4)]
+        if coin < 0.5:
+            doubled = torch.nn.functional.interpolate(
+                four[:1].float(), scale_factor=2.0, mode="bilinear", align_corners=False
+            )
+            image, joined = doubled[0].to(torch.uint8), rows[0].clone()
+        else:
+            left, right = torch.cat([four[0], four[1]], dim=1), torch.cat([four[2], four[3]], dim=1)
+            image = torch.cat([left, right], dim=2)
+            corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+            moved = [row.clone() for row in rows]
+            for row, corner in zip(moved, corners, strict=True):
+                row[:, 2:4] += corner
+                row[:, 2:6] *= 0.5
+            joined = torch.cat(moved)
+        joined[:, 0] = number
+        images.append(image)
+        targets.append(joined)
+    return Batch(
+        images=torch.stack(images).contiguous(memory_format=torch.channels_last),
+        targets=torch.cat(targets),
+        paths=batch.paths[:count],
+        shapes=None if batch.shapes is None else batch.shapes[:count],
+        epoch=batch.epoch,
+        index=batch.index,
+        positions=batch.positions,
+    )

@@ -141,8 +141,10 @@ def _probe(data: bytes) -> tuple[str, int, int]:
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as image:
             kind, (width, height) = image.format or "unknown", image.size
-            turned = _orientation(image) in _QUARTER_TURNS
             image.verify()
+        with Image.open(io.BytesIO(data)) as image:  # verifying leaves it unusable
+            # Of a TIFF, Pillow already tells the upright size.
+            turned = kind != "TIFF" and _orientation(image) in _QUARTER_TURNS
     return kind, *((height, width) if turned else (width, height))
 
 
