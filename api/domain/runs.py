@@ -7,12 +7,12 @@ raises Fenced and the caller kills its child. Does no file or network I/O: artif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import changes, leasing, rows
+from api.domain import changes, figures, leasing, rows
 from api.domain import tables as t
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.failures import Failure, FailureCode
@@ -20,9 +20,7 @@ from api.domain.leasing import Held
 from api.domain.records import Artifact, Claim, DatasetStatus, EpochRow, Job, JobStatus, Pointer, Wish
 from api.domain.rules import after_failure, after_release, job_retry_rules
 from api.domain.settings import Settings
-from api.domain.store import Store, insert_or_ignore
-
-BEST_FIELDS: Final = ("epoch", "precision", "recall", "map50", "map50_95", "fitness")
+from api.domain.store import Store
 
 
 class RunBook:
@@ -58,7 +56,7 @@ class RunBook:
         )
         if row is None:
             return None
-        row = _start_from_pointer(conn, row, row["pointer"])
+        row = figures.start_from_pointer(conn, row, row["pointer"])
         changes.record(
             conn,
             row["id"],
@@ -108,7 +106,7 @@ class RunBook:
 
         def write(conn: Connection) -> None:
             row = leasing.fence(conn, t.jobs, job_id, attempt)
-            self._put_epochs(conn, row, epochs)
+            figures.put_epochs(conn, row, epochs, now=self.clock.wall())
 
         self.store.write(write)
 
@@ -122,7 +120,7 @@ class RunBook:
             if pointer.best is not None:
                 values["best"] = dict(pointer.best)
             row = leasing.fence(conn, t.jobs, job_id, attempt, values)
-            self._put_epochs(conn, row, epochs)
+            figures.put_epochs(conn, row, epochs, now=self.clock.wall())
 
         self.store.write(write)
 
@@ -131,7 +129,7 @@ class RunBook:
 
         def write(conn: Connection) -> None:
             row = leasing.fence(conn, t.jobs, job_id, attempt, {"pointer": None})
-            _start_from_pointer(conn, row, None)
+            figures.start_from_pointer(conn, row, None)
 
         self.store.write(write)
 
@@ -140,7 +138,7 @@ class RunBook:
 
         def write(conn: Connection) -> None:
             leasing.fence(conn, t.jobs, job_id, attempt)
-            self._put_artifacts(conn, job_id, attempt, artifacts)
+            figures.put_artifacts(conn, job_id, attempt, artifacts, now=self.clock.wall())
 
         self.store.write(write)
 
@@ -161,8 +159,8 @@ class RunBook:
 
         def write(conn: Connection) -> Job:
             row = leasing.fence(conn, t.jobs, job_id, attempt)
-            row = self._put_epochs(conn, row, epochs)
-            self._put_artifacts(conn, job_id, attempt, artifacts)
+            row = figures.put_epochs(conn, row, epochs, now=self.clock.wall())
+            figures.put_artifacts(conn, job_id, attempt, artifacts, now=self.clock.wall())
             values: dict[str, Any] = {
                 "best": dict(best) if best is not None else row["best"],
                 "metrics": dict(metrics) if metrics is not None else row["metrics"],
@@ -195,7 +193,7 @@ class RunBook:
 
         def write(conn: Connection) -> Job:
             row = leasing.fence(conn, t.jobs, job_id, attempt, _event_id(last_event_id))
-            self._put_artifacts(conn, job_id, attempt, artifacts)
+            figures.put_artifacts(conn, job_id, attempt, artifacts, now=self.clock.wall())
             return self._after_failure(
                 conn, row, failure, actor=_actor(row), last_event_id=last_event_id, exit_code=exit_code
             )
@@ -219,7 +217,7 @@ class RunBook:
 
         def write(conn: Connection) -> Job:
             row = leasing.fence(conn, t.jobs, job_id, attempt, _event_id(last_event_id))
-            self._put_artifacts(conn, job_id, attempt, artifacts)
+            figures.put_artifacts(conn, job_id, attempt, artifacts, now=self.clock.wall())
             now = self.clock.wall()
             following = after_release(
                 wish=_wish(row),
@@ -326,57 +324,6 @@ class RunBook:
         )
         return rows.job(moved)
 
-    def _put_epochs(self, conn: Connection, row: RowMapping, epochs: Sequence[EpochRow]) -> RowMapping:
-        """Write epoch rows of the fenced attempt, and the figures the job shows; return the row after it.
-
-        An epoch that an earlier attempt told and that still counts is left alone: so rows out of a
-        checkpoint's history fill gaps and change nothing else.
-        """
-        if not epochs:
-            return row
-        table, job_id, attempt = t.epoch_metrics, row["id"], row["attempt"]
-        numbers = [epoch.epoch for epoch in epochs]
-        mine = sa.and_(table.c.job_id == job_id, table.c.epoch.in_(numbers))
-        kept = sa.select(table.c.epoch).where(
-            mine, table.c.attempt < attempt, table.c.superseded == sa.false()
-        )
-        told = set(conn.execute(kept).scalars())
-        new = {epoch.epoch: epoch for epoch in epochs if epoch.epoch not in told}
-        if not new:
-            return row
-        conn.execute(sa.delete(table).where(mine, table.c.attempt == attempt, table.c.epoch.in_(list(new))))
-        now = self.clock.wall()
-        conn.execute(
-            sa.insert(table),
-            [
-                {
-                    "job_id": job_id,
-                    "attempt": attempt,
-                    "epoch": epoch.epoch,
-                    "superseded": False,
-                    "event_id": epoch.event_id,
-                    "values": dict(epoch.values),
-                    "recorded_at": epoch.recorded_at or now,
-                }
-                for epoch in new.values()
-            ],
-        )
-        return _show_epochs(conn, row, new)
-
-    def _put_artifacts(
-        self, conn: Connection, job_id: str, attempt: int, artifacts: Sequence[Artifact]
-    ) -> None:
-        now = self.clock.wall()
-        for artifact in artifacts:
-            size = artifact.size_bytes
-            insert_or_ignore(
-                conn, t.blobs, {"sha256": artifact.sha256, "size_bytes": size, "created_at": now}
-            )
-            same = (t.artifacts.c.job_id == job_id, t.artifacts.c.attempt == attempt)
-            conn.execute(sa.delete(t.artifacts).where(*same, t.artifacts.c.name == artifact.name))
-            values = {**artifact.__dict__, "attempt": attempt, "created_at": artifact.created_at or now}
-            conn.execute(sa.insert(t.artifacts).values(job_id=job_id, **values))
-
 
 def eligible(settings: Settings) -> list[sa.ColumnElement[bool]]:
     """Return the conditions, besides being due, under which a queued job can be claimed."""
@@ -397,43 +344,6 @@ def eligible(settings: Settings) -> list[sa.ColumnElement[bool]]:
         )
         conditions.append(running < settings.max_running_per_owner)
     return conditions
-
-
-def best_of(epoch: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a job shows as its best, out of an epoch's figures."""
-    figures = {"epoch": epoch, **values}
-    return {name: figures[name] for name in BEST_FIELDS if name in figures}
-
-
-def _show_epochs(conn: Connection, row: RowMapping, new: Mapping[int, EpochRow]) -> RowMapping:
-    values: dict[str, Any] = {}
-    last = max(new)
-    if row["metrics"] is None or last >= row["metrics"].get("epoch", -1):
-        values["metrics"] = {**new[last].values, "epoch": last}
-    best = [epoch for epoch in sorted(new) if new[epoch].values.get("best")]
-    if best and (row["best"] is None or best[-1] >= row["best"].get("epoch", -1)):
-        values["best"] = best_of(best[-1], new[best[-1]].values)
-    if not values:
-        return row
-    statement = sa.update(t.jobs).where(t.jobs.c.id == row["id"]).values(**values).returning(t.jobs)
-    return conn.execute(statement).mappings().one()
-
-
-def _start_from_pointer(conn: Connection, row: RowMapping, pointer: Mapping[str, Any] | None) -> RowMapping:
-    """Mark epochs the attempt will run again, and show the figures of the pointer, not of what was lost."""
-    table = t.epoch_metrics
-    live = (table.c.job_id == row["id"], table.c.superseded == sa.false())
-    first = pointer["epoch"] if pointer else 0
-    conn.execute(sa.update(table).where(*live, table.c.epoch >= first).values(superseded=True))
-    last = conn.execute(
-        sa.select(table.c.epoch, table.c["values"]).where(*live).order_by(table.c.epoch.desc()).limit(1)
-    ).one_or_none()
-    values = {
-        "best": pointer["best"] if pointer else None,
-        "metrics": {**last[1], "epoch": last[0]} if last is not None else None,
-    }
-    statement = sa.update(t.jobs).where(t.jobs.c.id == row["id"]).values(**values).returning(t.jobs)
-    return conn.execute(statement).mappings().one()
 
 
 def _wish(row: RowMapping) -> Wish | None:

@@ -1,0 +1,1 @@
+"""Loops that keep the service moving: nudges out, lost claims back, rubbish away; one copy of each."""

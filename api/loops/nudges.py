@@ -1,0 +1,97 @@
+"""Messages that say "look into the book": how many wait in a queue, and one more of them.
+
+A port with two kinds of end: Celery over Redis, and a dictionary for tests. Raises WireAway, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from api.domain import wire
+from api.domain.queueing import celery_app, open_redis
+from api.domain.settings import Settings
+from api.loops.loop import WireAway
+
+
+class Nudges(Protocol):
+    """Where nudges wait."""
+
+    def waiting(self, queue: str) -> int:
+        """Return how many wait in a queue; raises WireAway."""
+        ...
+
+    def send(self, queue: str, count: int) -> None:
+        """Put more into a queue; raises WireAway, after which some may have been sent."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class MemoryNudges:
+    """Nudges in a dictionary; `away` makes it refuse."""
+
+    def __init__(self) -> None:
+        self.queues: Counter[str] = Counter()
+        self.away = False
+
+    def waiting(self, queue: str) -> int:
+        """Return how many wait in a queue."""
+        self._answer()
+        return self.queues[queue]
+
+    def send(self, queue: str, count: int) -> None:
+        """Put more into a queue."""
+        self._answer()
+        self.queues[queue] += count
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _answer(self) -> None:
+        if self.away:
+            raise WireAway("the memory queue plays dead")
+
+
+class CeleryNudges:
+    """Nudges as Celery messages in Redis lists."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = celery_app(settings)
+        self._redis = open_redis(settings)
+
+    def waiting(self, queue: str) -> int:
+        """Return the length of a queue's list."""
+        with _answering():
+            return int(self._redis.llen(wire.queue_key(queue)))
+
+    def send(self, queue: str, count: int) -> None:
+        """Publish messages over one connection opened for the purpose: a kept one may be stale."""
+        with _answering(), self._app.connection_for_write() as connection:
+            for _ in range(count):
+                self._app.send_task(
+                    wire.queue_task(queue),
+                    queue=queue,
+                    connection=connection,
+                    retry=False,
+                )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+        self._app.close()
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except (RedisError, OperationalError, OSError) as error:
+        raise WireAway(f"Redis does not answer: {error}") from error

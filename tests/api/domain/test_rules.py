@@ -1,0 +1,116 @@
+"""What follows an attempt, as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.domain.failures import POLICIES, Failure, FailureCode, parse_code
+from api.domain.records import JobStatus, TaskStatus, Wish
+from api.domain.rules import (
+    RetryRules,
+    after_failure,
+    after_release,
+    after_task_failure,
+    granted,
+    outranked_by,
+)
+
+RULES = RetryRules(retries=2, backoff_s=10.0, backoff_max_s=30.0)
+CRASH = Failure(FailureCode.CRASHED, "signal 11")
+VERDICT = Failure(FailureCode.DATASET_INVALID, "no images")
+Q, P, S, F, C = JobStatus.QUEUED, JobStatus.PAUSED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("failure", "wish", "has_best", "failures", "status", "pause_s"),
+    [
+        (CRASH, None, False, 0, Q, 10.0),
+        (CRASH, None, False, 1, Q, 20.0),
+        (CRASH, None, True, 2, F, 0.0),
+        (CRASH, Wish.CANCEL, True, 0, C, 0.0),
+        (CRASH, Wish.PAUSE, False, 0, P, 0.0),
+        (CRASH, Wish.PAUSE, False, 2, P, 0.0),
+        (CRASH, Wish.STOP, True, 0, S, 0.0),
+        (CRASH, Wish.STOP, False, 0, C, 0.0),
+        (VERDICT, None, True, 0, F, 0.0),
+        (VERDICT, Wish.CANCEL, True, 0, F, 0.0),
+    ],
+)
+def test_after_failure(
+    failure: Failure, wish: Wish | None, has_best: bool, failures: int, status: JobStatus, pause_s: float
+) -> None:
+    following = after_failure(
+        failure, wish=wish, has_best=has_best, failures=failures, preemptions=7, rules=RULES
+    )
+    assert (following.status, following.pause_s) == (status, pause_s)
+    assert (following.failures, following.preemptions) == (failures + 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("wish", "has_best", "drained", "status"),
+    [
+        (None, False, True, Q),
+        (None, False, False, Q),
+        (Wish.CANCEL, True, False, C),
+        (Wish.CANCEL, True, True, C),
+        (Wish.PAUSE, False, False, P),
+        (Wish.STOP, True, False, S),
+        (Wish.STOP, False, True, C),
+    ],
+)
+def test_after_release(wish: Wish | None, has_best: bool, drained: bool, status: JobStatus) -> None:
+    following = after_release(wish=wish, has_best=has_best, failures=1, preemptions=4, drained=drained)
+    assert following.status is status
+    assert (following.failures, following.preemptions) == (1, 4 + drained)
+    assert following.pause_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("failure", "wish", "failures", "status"),
+    [
+        (CRASH, None, 0, TaskStatus.QUEUED),
+        (CRASH, None, 1, TaskStatus.QUEUED),
+        (CRASH, None, 2, TaskStatus.FAILED),
+        (CRASH, Wish.CANCEL, 0, TaskStatus.CANCELLED),
+        (VERDICT, None, 0, TaskStatus.FAILED),
+    ],
+)
+def test_after_task_failure(failure: Failure, wish: Wish | None, failures: int, status: TaskStatus) -> None:
+    assert after_task_failure(failure, wish=wish, failures=failures, rules=RULES).status is status
+
+
+def test_wishes_have_an_order() -> None:
+    assert outranked_by(Wish.CANCEL) == [Wish.STOP, Wish.PAUSE]
+    assert outranked_by(Wish.STOP) == [Wish.PAUSE]
+    assert outranked_by(Wish.PAUSE) == []
+    assert granted(Wish.CANCEL, has_best=True) is C
+
+
+def test_pauses_grow_to_a_bound() -> None:
+    assert [RULES.pause_s(n) for n in (1, 2, 3, 4, 1000)] == [10.0, 20.0, 30.0, 30.0, 30.0]
+
+
+def test_every_failure_has_a_hint() -> None:
+    assert set(POLICIES) == set(FailureCode)
+    assert all(policy.hint.endswith(".") for policy in POLICIES.values())
+
+
+@pytest.mark.parametrize(
+    ("code", "evidence", "retried"),
+    [
+        (FailureCode.OUT_OF_MEMORY, {}, False),
+        (FailureCode.OUT_OF_MEMORY, {"batches_done": 0}, False),
+        (FailureCode.OUT_OF_MEMORY, {"batches_done": 40}, True),
+        (FailureCode.CONFIG_INVALID, {}, False),
+        (FailureCode.NON_FINITE, {}, False),
+        (FailureCode.WORKER_LOST, {}, True),
+        (FailureCode.DISK_FULL, {}, True),
+    ],
+)
+def test_retried(code: FailureCode, evidence: dict[str, int], retried: bool) -> None:
+    assert Failure(code, "m", evidence=evidence).retried is retried
+
+
+def test_unknown_code_is_ours() -> None:
+    assert parse_code("NON_FINITE") is FailureCode.NON_FINITE
+    assert parse_code("WHATEVER") is parse_code(None) is FailureCode.INTERNAL

@@ -1,0 +1,66 @@
+"""The production periods fit each other, and nonsense is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from api.domain.rules import job_retry_rules
+from api.domain.settings import Settings
+
+
+def test_production_periods_fit_each_other() -> None:
+    s = Settings()
+    assert (s.heartbeat_s, s.lease_s) == (5.0, 45.0)
+    # A worker may miss several heartbeats, and a write that waits for SQLite's lock, and keep its claim.
+    assert s.lease_s >= 4 * s.heartbeat_s
+    assert s.lease_s > s.heartbeat_s + s.sqlite_busy_timeout_s
+    # A lost worker's job is queued again within a minute.
+    assert s.lease_s + 2 * s.reaper_tick_s < 60
+    # A reaper that was away cannot have missed a whole lease without noticing.
+    assert s.reaper_gap_s < s.lease_s / 2
+    assert s.reaper_slow_tick_s < s.reaper_gap_s
+    # Every retry of a job together waits less than an hour.
+    rules = job_retry_rules(s)
+    assert sum(rules.pause_s(n) for n in range(1, s.job_retries + 1)) < 3600
+    assert s.stream_ttl_running_s > s.stream_ttl_final_s > s.lease_s
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lease_s": 10.0},
+        {"reaper_gap_s": 3.0},
+        {"reaper_gap_s": 50.0},
+        {"heartbeat_s": 0},
+        {"port": 70000},
+        {"cache": "tape"},
+        {"unknown": 1},
+    ],
+)
+def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRAINSHED_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TRAINSHED_HEARTBEAT_S", "1")
+    settings = Settings()
+    assert settings.sql_url == f"sqlite:///{tmp_path}/book.sqlite3"
+    assert settings.heartbeat_s == 1.0
+    assert settings.attempt_dir("job_x", 2) == tmp_path / "jobs" / "job_x" / "attempts" / "2"
+
+
+@pytest.mark.parametrize(
+    ("redis_url", "broker_url"),
+    [
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("unix:///run/v.sock", "redis+socket:///run/v.sock"),
+        ("unix:///run/v.sock?db=1", "redis+socket:///run/v.sock?db=1"),
+    ],
+)
+def test_broker_address(redis_url: str, broker_url: str) -> None:
+    assert Settings(redis_url=redis_url).broker_url == broker_url
