@@ -5,15 +5,12 @@ It must not know the loop; a wish made in mid-validation arrives through `check`
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
-
-import torch
 
 from yolocore.data.collate import Batch
 from yolocore.eval.validate import ValidationResult, validate
 from yolocore.loss.detection import DetectionLoss
-from yolocore.model.fuse import fuse
+from yolocore.model.fuse import folded_copy
 from yolocore.model.network import Network
 from yolocore.train.precision import Precision
 
@@ -46,10 +43,8 @@ class Evaluator:
 
     def __call__(self, network: Network, num_samples: int = 0) -> ValidationResult:
         """Validate a copy of the network; keep `num_samples` pictures with their detections."""
-        folded = fuse(copy.deepcopy(network).eval())
-        folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return validate(
-            folded,
+            folded_copy(network),
             self._checked(),
             loss=self._loss,
             num_classes=self._num_classes,

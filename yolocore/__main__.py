@@ -1,0 +1,182 @@
+"""The core alone, for a terminal: `python -m yolocore train --data data.yaml --cfg yolov5n.yaml --out DIR`.
+
+Only reads arguments and prints; the run itself is `yolocore.run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+import yaml
+
+from yolocore.errors import ArchitectureError, CheckpointError, ConfigError, CoreError
+from yolocore.spec.config import CacheName, Hyperparameters, TrainConfig, parse_config, preset_names
+from yolocore.spec.events import TrainEvent
+from yolocore.spec.zoo import ZOO, zoo_text
+from yolocore.train.console import line_of
+from yolocore.train.protocols import Wish
+
+KEPT_CHECKPOINTS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 done, 1 failed, 2 usage, 75 paused with a checkpoint."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return train_command(options)
+    except CoreError as error:
+        print(f"error {error.code}: {error.message}", file=sys.stderr)
+        for problem in error.problems[1:]:
+            print(f"  {problem.pointer or problem.file or ''} {problem.message}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="python -m yolocore", description="Train YOLOv5 detectors.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train on a YOLO folder")
+    train.add_argument("--data", type=Path, required=True, help="data.yaml of a YOLO folder")
+    train.add_argument("--cfg", default="yolov5n.yaml", help="model YAML, a file or a public name")
+    train.add_argument("--out", type=Path, required=True, help="folder for weights, table and pictures")
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--batch", type=int)
+    train.add_argument("--imgsz", type=int)
+    train.add_argument("--seed", type=int)
+    train.add_argument("--preset", choices=preset_names(), help="a published set of hyperparameters")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting or hyperparameter: --set lr0=0.005 --set optimizer=AdamW --set val.max_det=100",
+    )
+    train.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    train.add_argument("--threads", type=int, help="CPU threads of one operation")
+    train.add_argument("--workers", type=int, default=1, help="loader threads")
+    train.add_argument(
+        "--cache", choices=get_args(CacheName), default="none", help="where resized images stay"
+    )
+    train.add_argument(
+        "--resume",
+        nargs="?",
+        const="newest",
+        metavar="CKPT",
+        help="go on from a checkpoint (default: the newest in --out)",
+    )
+    return parser
+
+
+def train_command(options: argparse.Namespace) -> int:
+    """Train, printing a line an epoch and where the results are."""
+    checkpoint = find_checkpoint(options.out, options.resume)
+    if checkpoint is None and (options.out / "artifacts").exists():
+        raise ConfigError("the folder holds a run; choose another, or --resume it", place=str(options.out))
+    config = read_config(options)
+    cfg_name, cfg_text = read_architecture(options.cfg)
+
+    from yolocore.run import train
+    from yolocore.train.request import RunRequest, RunSettings
+
+    request = RunRequest(
+        folder=options.out,
+        config=config,
+        architecture_name=cfg_name,
+        architecture_text=cfg_text,
+        data_yaml=options.data,
+        resume=checkpoint,
+        settings=RunSettings(
+            device=options.device,
+            loader_threads=options.workers,
+            cache=options.cache,
+            cache_dir=options.out / "cache",
+            threads=options.threads,
+            keep_checkpoints=KEPT_CHECKPOINTS,
+        ),
+    )
+    result = train(request, emit=print_event, control=InterruptControl())
+    if result.kind == "pause":
+        print(f"paused; go on with --resume --out {options.out}")
+        return 75
+    best = result.best
+    judged = (
+        "no epoch was finished" if best is None else f"best epoch {best.epoch + 1}, mAP50 {best.map50:.3f}"
+    )
+    print(f"done: {judged}; weights {options.out / 'artifacts' / 'best.pt'}")
+    return 0
+
+
+def read_config(options: argparse.Namespace) -> TrainConfig:
+    """Return the configuration the options ask for; raises ConfigError."""
+    values: dict[str, Any] = {}
+    for name in ("epochs", "batch", "imgsz", "seed", "preset"):
+        if getattr(options, name) is not None:
+            values[name] = getattr(options, name)
+    for setting in options.set:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise ConfigError("a setting is KEY=VALUE", place="--set", value=setting)
+        path = ["hyp", key] if key in Hyperparameters.model_fields else key.split(".")
+        section = values
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+        section[path[-1]] = yaml.safe_load(text)
+    return parse_config(values)
+
+
+def read_architecture(cfg: str) -> tuple[str, str]:
+    """Return name and text of a model YAML, given as a file or as a public name; raises ArchitectureError."""
+    path = Path(cfg)
+    if path.is_file():
+        return path.name, path.read_text()
+    name = path.name.removesuffix(".yaml")
+    if name not in ZOO:
+        raise ArchitectureError("there is no such file, and no public model of this name", place=cfg)
+    return f"{name}.yaml", zoo_text(name)
+
+
+def find_checkpoint(out: Path, resume: str | None) -> Path | None:
+    """Return the checkpoint to go on from, None for a new run; raises CheckpointError."""
+    if resume is None:
+        return None
+    if resume != "newest":
+        return Path(resume)
+    found = sorted((out / "checkpoints").glob("*.ckpt"))
+    if not found:
+        raise CheckpointError("there is no checkpoint to go on from", place=str(out))
+    return found[-1]
+
+
+def print_event(event: TrainEvent) -> None:
+    """Print the events that a person reads."""
+    line = line_of(event)
+    if line is not None:
+        print(line, flush=True)
+
+
+class InterruptControl:
+    """Turns the first Ctrl-C into a pause with a checkpoint; the second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self._wish: Wish | None = None
+        signal.signal(signal.SIGINT, self._interrupted)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if self._wish is not None:
+            raise KeyboardInterrupt
+        self._wish = "pause"
+        print("\npausing after this batch; Ctrl-C again to end at once", file=sys.stderr)
+
+    def poll(self) -> Wish | None:
+        """Return "pause" after Ctrl-C."""
+        return self._wish
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What a run works on, read and checked: the device, the samples of its splits, the plan of its network.
+
+It must not know the configuration or the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from yolocore.data.files import Sample, load_manifest, scan_yolo_folder
+from yolocore.errors import ArchitectureError, ConfigError, DatasetError
+from yolocore.spec.architecture import parse_architecture
+from yolocore.spec.dataset import Manifest
+from yolocore.spec.plan import Plan, plan_architecture
+from yolocore.train.schedule import trained_size
+
+
+@dataclass(frozen=True)
+class Data:
+    """Class names and the samples of the two splits a run needs."""
+
+    names: list[str]
+    train: list[Sample]
+    val: list[Sample]
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device of this name; raises ConfigError where the machine lacks it."""
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError("there is no such device on this machine", place="/runtime/device", value=name)
+    return device
+
+
+def read_manifest(manifest: Path, images_root: Path, *, single_cls: bool) -> Data:
+    """Read names and samples from a manifest; raises DatasetError."""
+    names = list(Manifest.parse(manifest.read_bytes()).names)
+    samples = load_manifest(manifest, images_root)
+    splits = {name: [sample for sample in samples if sample.split == name] for name in ("train", "val")}
+    return _checked(names, splits, single_cls=single_cls)
+
+
+def read_folder(data_yaml: Path, *, single_cls: bool, warn: Callable[[str, str], None]) -> Data:
+    """Read names and samples from a YOLO folder; `warn` hears of every bad image. Raises DatasetError."""
+    names, splits, problems = scan_yolo_folder(data_yaml)
+    for problem in problems:
+        warn(problem.code, f"{problem.file or data_yaml.name}: {problem.message}")
+    return _checked(names, splits, single_cls=single_cls)
+
+
+def plan_run(text: str, *, name: str, num_classes: int, imgsz: int) -> Plan:
+    """Plan the network of a model YAML for these classes and this size; raises ArchitectureError."""
+    architecture = parse_architecture(text, source=name)
+    plan = plan_architecture(architecture, num_classes=num_classes)
+    side = trained_size(imgsz, int(max(plan.strides)))
+    plan = plan_architecture(architecture, num_classes=num_classes, imgsz=(side, side))
+    if plan.head_kind != "Detect" or plan.in_channels != 3:
+        raise ArchitectureError(
+            "only detection on three-channel images can be trained",
+            place=name,
+            value=f"{plan.head_kind}, {plan.in_channels} channels",
+        )
+    if plan.anchors_are_placeholders:
+        raise ArchitectureError(
+            "the model gives a number of anchors but not their sizes; write the sizes",
+            place=name,
+            value="anchors",
+        )
+    return plan
+
+
+def _checked(names: Sequence[str], splits: Mapping[str, list[Sample]], *, single_cls: bool) -> Data:
+    for split in ("train", "val"):
+        if not splits[split]:
+            raise DatasetError(f"there are no images in the split {split}", place=split)
+    groups = splits["train"], splits["val"]
+    if single_cls:
+        names = names if len(names) == 1 else ["item"]
+        groups = [_one_class(sample) for sample in groups[0]], [_one_class(sample) for sample in groups[1]]
+    return Data(list(names), *groups)
+
+
+def _one_class(sample: Sample) -> Sample:
+    rows = sample.rows.copy()
+    rows[:, 0] = 0
+    rows.setflags(write=False)
+    return replace(sample, rows=rows)
