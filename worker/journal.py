@@ -68,9 +68,14 @@ class Journal:
 
 def _decode(line: bytes, seq: int) -> dict[str, Any]:
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_constant=_refuse)
     except ValueError as error:
         raise DamagedJournalError(f"line {seq} is not JSON") from error
     if not isinstance(event, dict) or event.get("seq") != seq or not isinstance(event.get("type"), str):
         raise DamagedJournalError(f"line {seq} is not event {seq}")
     return event
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinity are no JSON, and no browser would read them."""
+    raise ValueError(constant)

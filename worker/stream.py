@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import redis
 import structlog
 
-from worker.journal import Journal
+from worker.journal import DamagedJournalError, Journal
 from worker.wire import Command, Wire, WireDownError
 
 _LOG = structlog.get_logger(__name__)
@@ -109,6 +109,8 @@ class StreamShipper:
                 self._wake.wait(self._step())
         except SupersededError:
             _LOG.warning("stream belongs to a later attempt", key=self._target.key)
+        except DamagedJournalError as error:
+            _LOG.error("shipping ends where the journal is damaged", key=self._target.key, error=str(error))
         finally:
             if self._wire is not None:
                 self._wire.close()

@@ -88,7 +88,7 @@ class Run:
             self.checkpoint(epoch)
         self.finish(0 if wish == "stop" else 75, outcome="stopped", kind=wish)
 
-    def finish(self, code: int, *, outcome: str, **more: Any) -> None:
+    def finish(self, exit_code: int, *, outcome: str, **more: Any) -> None:
         if outcome == "succeeded" or more.get("kind") == "stop":
             self.emit("artifact", name="best.pt", media_type="application/octet-stream", kind="weights",
                       **self.write("artifacts/best.pt", f"weights of attempt {self.attempt}"))  # fmt: skip
@@ -96,7 +96,7 @@ class Run:
                   "value": None, "evidence": {}, "best": None, "metrics": None, **more}  # fmt: skip
         self.write("result.json", json.dumps(result))
         sys.stdout.flush()
-        os._exit(code)
+        os._exit(exit_code)
 
 
 def watch_lifeline() -> None:
@@ -129,6 +129,7 @@ def main() -> None:
             [sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.DEVNULL
         )
         run.write("helper.pid", str(helper.pid))
+    run.write("environment.json", json.dumps(dict(os.environ)))
     run.write("child.pid", str(os.getpid()))
     if options.fail:
         run.emit("start", epochs=run.epochs, batches_per_epoch=1, simulated=True)

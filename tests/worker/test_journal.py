@@ -39,7 +39,9 @@ def test_reading_goes_back_and_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"not json\n", b"[]\n", b"\n", line(7), b'{"seq":2,"ts":1}\n'], ids=range(5)
+    "damage",
+    [b"not json\n", b"[]\n", b"\n", line(7), b'{"seq":2,"ts":1}\n', b'{"seq":2,"type":"x","y":NaN}\n'],
+    ids=range(6),
 )
 def test_a_line_that_is_not_the_event_is_named(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "events.jsonl"

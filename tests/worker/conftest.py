@@ -1,0 +1,54 @@
+"""A Valkey for the package, a fresh book for each test, and slots that run the fake child."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.books import Books, make_books, short_settings
+from tests.support.valkey import ValkeyProcess, running_valkey
+from worker.fleet import SlotSpec
+from worker.tasks import WorkerSlot
+
+FAKE_CHILD = Path(__file__).resolve().parents[1] / "support" / "fake_child.py"
+MakeSlot = Callable[..., WorkerSlot]
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyProcess]:
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: ValkeyProcess) -> ValkeyProcess:
+    with valkey_server.client() as client:
+        client.flushall()
+    return valkey_server
+
+
+@pytest.fixture
+def books(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Books]:
+    made = make_books(short_settings(tmp_path / "data", valkey.url))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def make_slot(books: Books) -> Iterator[MakeSlot]:
+    """Return a function that opens a slot whose trainer is the fake child with the given options."""
+    opened: list[WorkerSlot] = []
+
+    def make(*options: str, ingest_command: tuple[str, ...] = (), number: int = 0) -> WorkerSlot:
+        command = (sys.executable, "-P", str(FAKE_CHILD), *options)
+        spec = SlotSpec(("train.cpu", "ingest"), number, "testhost")
+        slot = WorkerSlot.open(
+            books.settings, spec, trainer_command=command, ingest_command=ingest_command or ("false",)
+        )
+        opened.append(slot)
+        return slot
+
+    yield make
+    for slot in opened:
+        slot.close()

@@ -1,0 +1,155 @@
+"""The worker as a process: nudged through a real broker, drained by SIGTERM, survived by no child."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from api.domain import wire
+from api.domain.queueing import celery_app
+from api.domain.records import Job, JobStatus
+from tests.support.books import Books, until
+from tests.support.valkey import ValkeyProcess
+from worker.app import build_app, parse_arguments
+from worker.fleet import gpus_of_queue
+from worker.tasks import WorkerSlot
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE_WORKER = ROOT / "tests" / "support" / "fake_worker.py"
+StartWorker = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start_worker(books: Books) -> Iterator[StartWorker]:
+    """Return a function that starts a worker process whose trainer is the fake child."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*child_options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(FAKE_WORKER), books.settings.model_dump_json(), *child_options]
+        with (books.settings.data_dir / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def nudge(books: Books) -> None:
+    app = celery_app(books.settings)
+    with app.connection_for_write() as connection:
+        app.send_task(wire.TASK_TRAIN, queue="train.cpu", connection=connection)
+    app.close()
+
+
+def child_pid(books: Books, job: Job) -> int:
+    path = books.settings.attempt_dir(job.id, 1) / "child.pid"
+    until(path.exists, timeout_s=25)
+    return int(path.read_text())
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_nudge_runs_a_job_and_sigterm_drains(
+    books: Books, valkey: ValkeyProcess, start_worker: StartWorker
+) -> None:
+    worker = start_worker("--batch-s", "0.05")
+    short = books.submit(epochs=1)
+    # Two nudges for one job: the second finds nothing.
+    nudge(books)
+    nudge(books)
+    until(lambda: books.jobs.get(short.id).status is JobStatus.SUCCEEDED, timeout_s=25)
+    # The broker's connection is lost and found again.
+    valkey.kill()
+    valkey.start()
+    long = books.submit(epochs=1000)
+    nudge(books)
+    pid = child_pid(books, long)
+    until(lambda: len(books.jobs.epochs(long.id)) >= 1)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+    assert not alive(pid)
+    job = books.jobs.get(long.id)
+    assert (job.status, job.failures, job.preemptions) == (JobStatus.QUEUED, 0, 1)
+    assert job.pointer is not None
+
+
+def test_a_killed_worker_takes_its_child_along(books: Books, start_worker: StartWorker) -> None:
+    worker = start_worker("--batch-s", "0.05")
+    job = books.submit(epochs=1000)
+    nudge(books)
+    pid = child_pid(books, job)
+    worker.kill()
+    worker.wait()
+    until(lambda: not alive(pid), timeout_s=1)
+    assert books.jobs.get(job.id).status is JobStatus.RUNNING
+
+
+def test_the_end_of_its_lifeline_drains_a_worker(books: Books) -> None:
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "TRAINSHED_DATA_DIR": str(books.settings.data_dir),
+        "TRAINSHED_REDIS_URL": books.settings.redis_url,
+    }
+    command = [sys.executable, "-m", "worker.app", "--queues", "train.cpu", "--slot", "0", "--lifeline"]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **environment}, cwd=ROOT)
+    try:
+        slots = _slots(books)
+        until(lambda: "idle" in slots(), timeout_s=25)
+        # Idle, and without the training core: that is the children's.
+        maps = Path(f"/proc/{worker.pid}/maps").read_text()
+        assert "torch" not in maps and "cv2" not in maps
+        assert worker.stdin is not None
+        worker.stdin.close()
+        assert worker.wait(15) == 0
+        assert slots() == ["gone"]
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def _slots(books: Books) -> Callable[[], list[str]]:
+    from api.domain.fleet import WorkerBook
+
+    book = WorkerBook(books.store)
+    return lambda: [slot.state for slot in book.list()]
+
+
+def test_settings_of_the_queue(books: Books) -> None:
+    from worker.fleet import make_slot
+
+    slot = WorkerSlot.open(books.settings, make_slot(("train.cpu",), 0))
+    app = build_app(slot)
+    assert {wire.TASK_TRAIN, wire.TASK_INGEST} <= app.tasks.keys()
+    conf = app.conf
+    assert (conf.worker_pool, conf.worker_concurrency, conf.worker_prefetch_multiplier) == ("threads", 1, 1)
+    assert conf.worker_disable_prefetch and conf.task_ignore_result and not conf.task_acks_late
+    assert conf.accept_content == ["json"] and not conf.worker_enable_remote_control
+    assert conf.broker_connection_max_retries is None
+    slot.close()
+
+
+def test_arguments_and_queues() -> None:
+    options = parse_arguments(["--queues", "train.cpu,ingest", "--slot", "2"])
+    assert (options.queues, options.slot, options.lifeline) == ("train.cpu,ingest", 2, False)
+    sizes = {name: gpus_of_queue(name) for name in ("train.cpu", "train.g1", "train.g8", "ingest")}
+    assert sizes == {"train.cpu": 0, "train.g1": 1, "train.g8": 8, "ingest": 0}

@@ -1,0 +1,146 @@
+"""An ingest ends in a dataset that is all there, a report, or an error that is not blamed on the data."""
+
+import hashlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from api.domain.records import DatasetStatus, TaskStatus
+from tests.support.books import Books, until
+from tests.worker.conftest import MakeSlot
+from worker.tasks import WorkerSlot, ingest_next
+
+# An ingest child in a few lines: reads its task, leaves what the real one leaves.
+PRELUDE = """
+import hashlib, json, os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[-1])
+task = json.loads((folder / "task.json").read_text())
+data = pathlib.Path(task["archive"]).read_bytes()
+def image(content, name=None):
+    sha = name or hashlib.sha256(content).hexdigest()
+    path = folder / "images" / sha[:2] / sha
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return {"split": "train", "name": sha, "sha256": sha, "bytes": len(content), "width": 1, "height": 1,
+            "rows": []}
+def leave(status, images, **more):
+    manifest = json.dumps({"v": 1, "names": ["a"], "images": images}).encode()
+    if status == "ready":
+        (folder / "manifest.json").write_bytes(manifest)
+        (folder / "statistics.json").write_text('{"boxes": 7}')
+    (folder / "report.json").write_text(json.dumps({"v": 1, "status": status, "problems": []}))
+    result = {"v": 1, "status": status, "errors": 0, "warnings": 2, "num_classes": 1, "classes": ["a"],
+              "splits": {"train": len(images)}, "num_boxes": 7,
+              "manifest_hash": hashlib.sha256(manifest).hexdigest() if status == "ready" else None}
+    (folder / "result.json").write_text(json.dumps({**result, **more}))
+"""
+READY = 'leave("ready", [image(b"one"), image(b"two"), image(data)])'
+INVALID = 'leave("invalid", [], errors=3, num_boxes=0, classes=[]); sys.exit(65)'
+FORGED = 'leave("ready", [image(b"poison", name="a" * 64)])'
+CRASH = 'print("last words", flush=True); os.kill(os.getpid(), 9)'
+SLOW = "(folder / 'ready').touch(); time.sleep(60)"
+
+
+def child(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", PRELUDE + code)
+
+
+@contextmanager
+def running(slot: WorkerSlot) -> Iterator[None]:
+    thread = threading.Thread(target=ingest_next, args=(slot,))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_nothing_to_do(make_slot: MakeSlot) -> None:
+    assert ingest_next(make_slot()) is False
+
+
+def test_a_dataset_becomes_ready_with_all_its_files(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    assert ingest_next(make_slot(ingest_command=child(READY))) is True
+    dataset = books.datasets.get(dataset_id)
+    assert dataset.status is DatasetStatus.READY
+    assert dataset.manifest_hash is not None and dataset.report_sha256 is not None
+    assert (dataset.classes, dataset.splits, dataset.num_boxes) == (("a",), {"train": 3}, 7)
+    assert (dataset.num_errors, dataset.num_warnings, dataset.statistics) == (0, 2, {"boxes": 7})
+    manifest = json.loads(books.blobs.read_bytes(dataset.manifest_hash))
+    contents = {books.blobs.read_bytes(image["sha256"]) for image in manifest["images"]}
+    assert contents == {b"one", b"two", b"archive"}
+    assert json.loads(books.blobs.read_bytes(dataset.report_sha256))["status"] == "ready"
+    assert not list(books.settings.tasks_dir.iterdir())
+
+
+def test_bad_data_is_a_verdict(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    ingest_next(make_slot(ingest_command=child(INVALID)))
+    dataset = books.datasets.get(dataset_id)
+    assert (dataset.status, dataset.num_errors, dataset.error) == (DatasetStatus.INVALID, 3, None)
+    assert dataset.report_sha256 is not None and books.blobs.has(dataset.report_sha256)
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert task.status is TaskStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("code", [CRASH, FORGED, "sys.exit(0)"], ids=["crash", "forged", "silent"])
+def test_three_failures_without_a_verdict_are_the_services_fault(
+    books: Books, make_slot: MakeSlot, code: str
+) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    slot = make_slot(ingest_command=child(code))
+    for failures in (1, 2, 3):
+        until(lambda: ingest_next(slot))
+        (task,) = books.tasks.for_subject(dataset_id)
+        assert task.failures == failures
+    dataset = books.datasets.get(dataset_id)
+    assert dataset.status is DatasetStatus.INVALID
+    assert dataset.error is not None and dataset.error["code"] == "SERVICE_ERROR"
+    assert task.status is TaskStatus.FAILED
+    assert not books.blobs.has("a" * 64)
+
+
+def test_a_content_under_a_false_name_harms_nobody(books: Books, make_slot: MakeSlot) -> None:
+    books.upload("ds", b"archive")
+    ingest_next(make_slot(ingest_command=child(FORGED)))
+    stored = [path for path in books.blobs.images_root.rglob("*") if path.is_file()]
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in stored)
+
+
+def test_a_deleted_dataset_ends_its_ingest(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    with running(make_slot(ingest_command=child(SLOW))):
+        until(lambda: _started(books.settings.tasks_dir))
+        books.datasets.delete(dataset_id)
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert task.status is TaskStatus.CANCELLED
+
+
+def test_draining_gives_an_ingest_back(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    slot = make_slot(ingest_command=child(SLOW))
+    with running(slot):
+        until(lambda: _started(books.settings.tasks_dir))
+        slot.drain.set()
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert (task.status, task.failures, task.preemptions) == (TaskStatus.QUEUED, 0, 1)
+
+
+def test_an_ingest_that_takes_too_long(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    slot = make_slot(ingest_command=child(SLOW))
+    slot.settings = slot.settings.model_copy(update={"ingest_timeout_s": 0.3})
+    ingest_next(slot)
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert (task.status, task.failures) == (TaskStatus.QUEUED, 1)
+
+
+def _started(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.rglob("ready"))

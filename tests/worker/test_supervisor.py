@@ -1,0 +1,275 @@
+"""A claimed job through success, wishes, crashes and lost claims; rows, stream and journal agree."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from api.domain.records import Job, JobStatus
+from tests.support.books import Books, until
+from tests.support.valkey import ValkeyProcess
+from tests.worker.conftest import MakeSlot
+from worker.tasks import WorkerSlot, train_next
+
+
+def attempt_folder(books: Books, job: Job, attempt: int) -> Path:
+    return books.settings.attempt_dir(job.id, attempt)
+
+
+def journal(books: Books, job: Job, attempt: int) -> list[dict[str, Any]]:
+    text = (attempt_folder(books, job, attempt) / "events.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def streamed(valkey: ValkeyProcess, job: Job) -> list[tuple[str, dict[str, Any]]]:
+    with valkey.client() as client:
+        entries: Any = client.xrange(f"trainshed:events:{job.id}")
+    return [(entry_id.decode(), json.loads(fields[b"event"])) for entry_id, fields in entries]
+
+
+def assert_stream_equals_journals(books: Books, valkey: ValkeyProcess, job: Job, *attempts: int) -> None:
+    told = []
+    for attempt in attempts:
+        for event in journal(books, job, attempt):
+            seq = event.pop("seq")
+            more = {"attempt": attempt} if event["type"] == "resume" else {}
+            told.append((f"{attempt}-{seq}", {**event, "job": job.id, "id": f"{attempt}-{seq}", **more}))
+    assert streamed(valkey, job) == told
+
+
+@contextmanager
+def running(slot: WorkerSlot) -> Iterator[threading.Thread]:
+    """Run the next job in a thread, as the pool does, and see it end."""
+    thread = threading.Thread(target=train_next, args=(slot,))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def child_pid(books: Books, job: Job, attempt: int = 1, name: str = "child.pid") -> int:
+    path = attempt_folder(books, job, attempt) / name
+    until(path.exists)
+    return int(path.read_text())
+
+
+def epochs_done(books: Books, job: Job) -> int:
+    return len(books.jobs.epochs(job.id))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_nothing_to_claim_is_no_error(make_slot: MakeSlot) -> None:
+    assert train_next(make_slot()) is False
+
+
+def test_a_job_runs_to_its_end(books: Books, valkey: ValkeyProcess, make_slot: MakeSlot) -> None:
+    submitted = books.submit(epochs=3)
+    assert train_next(make_slot()) is True
+    job = books.jobs.get(submitted.id)
+    assert job.status is JobStatus.SUCCEEDED, job.error
+    assert job.attempt == 1
+    assert job.last_event_id == f"1-{len(journal(books, job, 1))}"
+    assert job.best is not None and job.best["epoch"] == 2
+    assert job.progress is not None and job.progress["epochs"] == 3
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == [0, 1, 2]
+    assert job.pointer is not None and job.pointer.epoch == 3
+    artifacts = {artifact.name: artifact for artifact in books.jobs.artifacts(job.id)}
+    assert artifacts.keys() == {"best.pt", "events.jsonl", "train.log"}
+    assert books.blobs.read_bytes(artifacts["best.pt"].sha256) == b"weights of attempt 1"
+    assert_stream_equals_journals(books, valkey, job, 1)
+    # Only the newest checkpoint is left, which is the best and the pointed-to as well.
+    checkpoints = attempt_folder(books, job, 1) / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["e0003-b000000.ckpt"]
+    assert [step.to_status for step in books.jobs.transitions(job.id)] == ["queued", "running", "succeeded"]
+
+
+def test_what_the_child_is_told(books: Books, make_slot: MakeSlot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINSHED_DATABASE_URL_OF_A_TEST", "secret")
+    job = books.submit(epochs=1)
+    train_next(make_slot())
+    config = json.loads((attempt_folder(books, job, 1) / "config.json").read_text())
+    assert (config["v"], config["job"], config["attempt"], config["resume"]) == (1, job.id, 1, None)
+    assert config["config"] == {"epochs": 1}
+    assert config["architecture"] == {"name": "tiny", "text": "nc: 1\n"}
+    assert Path(config["dataset"]["manifest"]).is_file()
+    assert Path(config["settings"]["cache_dir"]).is_dir()
+    assert config["settings"]["device"] == "cpu"
+    environment = json.loads((attempt_folder(books, job, 1) / "environment.json").read_text())
+    assert environment["OMP_NUM_THREADS"] == str(books.settings.train_threads)
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert not [name for name in environment if name.startswith("TRAINSHED_")]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_cancel(books: Books, valkey: ValkeyProcess, make_slot: MakeSlot, deaf: bool) -> None:
+    options = ["--batch-s", "0.05", "--helper", *(["--deaf"] if deaf else [])]
+    slot = make_slot(*options)
+    # Frozen settings are copied: the grace of a child that does not listen, in a blink.
+    slot.settings = slot.settings.model_copy(update={"stop_grace_s": 0.5})
+    job = books.submit(epochs=1000)
+    with running(slot):
+        helper = child_pid(books, job, name="helper.pid")
+        until(lambda: epochs_done(books, job) >= 1)
+        books.jobs.cancel(job.id)
+    ended = books.jobs.get(job.id)
+    assert ended.status is JobStatus.CANCELLED
+    assert not alive(child_pid(books, job))
+    assert not alive(helper)
+    assert_stream_equals_journals(books, valkey, job, 1)
+    (attempt,) = books.jobs.attempts(job.id)
+    assert attempt.exit_code == (-signal.SIGKILL if deaf else 75)
+
+
+def test_stop_keeps_the_best(books: Books, make_slot: MakeSlot) -> None:
+    job = books.submit(epochs=1000)
+    with running(make_slot("--batch-s", "0.05")):
+        until(lambda: epochs_done(books, job) >= 1)
+        books.jobs.stop(job.id)
+    ended = books.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    assert "best.pt" in {artifact.name for artifact in books.jobs.artifacts(job.id)}
+
+
+def test_pause_then_go_on(books: Books, valkey: ValkeyProcess, make_slot: MakeSlot) -> None:
+    job = books.submit(epochs=6)
+    with running(make_slot("--batch-s", "0.05")):
+        until(lambda: epochs_done(books, job) >= 2)
+        books.jobs.pause(job.id)
+    paused = books.jobs.get(job.id)
+    assert paused.status is JobStatus.PAUSED
+    assert paused.pointer is not None and paused.pointer.epoch >= 2
+    books.jobs.activate(job.id)
+    train_next(make_slot())
+    ended = books.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == list(range(6))
+    assert_stream_equals_journals(books, valkey, job, 1, 2)
+
+
+def test_a_killed_child_goes_on_from_the_pointer(
+    books: Books, valkey: ValkeyProcess, make_slot: MakeSlot
+) -> None:
+    slot = make_slot("--batch-s", "0.03", "--batches", "3")
+    job = books.submit(epochs=6)
+    with running(slot):
+        pid = child_pid(books, job)
+        until(lambda: epochs_done(books, job) >= 2)
+        os.kill(pid, signal.SIGKILL)
+    waiting = books.jobs.get(job.id)
+    assert waiting.status is JobStatus.QUEUED
+    assert waiting.failures == 1
+    assert waiting.error is not None and waiting.error["code"] == "CRASHED"
+    assert waiting.pointer is not None
+    until(lambda: train_next(slot))
+    ended = books.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    assert ended.attempt == 2
+    first = journal(books, job, 2)[0]
+    assert (first["type"], first["epoch"]) == ("resume", waiting.pointer.epoch)
+    assert first["after"] == waiting.pointer.after
+    rows = books.jobs.epochs(job.id)
+    assert [row.epoch for row in rows] == list(range(6))
+    assert {row.attempt for row in rows[: waiting.pointer.epoch]} == {1}
+    assert {row.attempt for row in rows[waiting.pointer.epoch :]} == {2}
+    assert_stream_equals_journals(books, valkey, job, 1, 2)
+
+
+def test_a_lost_checkpoint_means_from_the_beginning(books: Books, make_slot: MakeSlot) -> None:
+    slot = make_slot("--die-in-attempt", "1", "--die-after-epoch", "1")
+    job = books.submit(epochs=3)
+    train_next(slot)
+    for path in books.settings.jobs_dir.rglob("*.ckpt"):
+        path.unlink()
+    until(lambda: train_next(slot))
+    assert journal(books, job, 2)[0]["type"] == "start"
+    rows = books.jobs.epochs(job.id)
+    assert [(row.epoch, row.attempt) for row in rows] == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "status"),
+    [("DATASET_INVALID", 65, JobStatus.FAILED), ("INTERNAL", 70, JobStatus.QUEUED)],
+)
+def test_a_users_error_is_final_and_ours_is_not(
+    books: Books, make_slot: MakeSlot, code: str, exit_code: int, status: JobStatus
+) -> None:
+    job = books.submit(epochs=1)
+    train_next(make_slot("--fail", str(exit_code), code))
+    ended = books.jobs.get(job.id)
+    assert ended.status is status
+    assert ended.error is not None
+    assert (ended.error["code"], ended.error["message"]) == (code, "as asked")
+    assert ended.error["hint"]
+    (attempt,) = books.jobs.attempts(job.id)
+    assert (attempt.exit_code, attempt.code) == (exit_code, code)
+
+
+def test_a_fenced_supervisor_kills_its_child_and_writes_nothing(
+    books: Books, valkey: ValkeyProcess, make_slot: MakeSlot
+) -> None:
+    job = books.submit(epochs=1000)
+    with running(make_slot("--batch-s", "0.05", "--helper")):
+        pid, helper = child_pid(books, job), child_pid(books, job, name="helper.pid")
+        until(lambda: epochs_done(books, job) >= 1)
+        # What the reaper does to a claim that it saw standing still.
+        until(lambda: books.jobs.expire(books.jobs.held()[0]) is not None)
+        second = books.jobs.claim("train.cpu", "another")
+        while second is None:
+            time.sleep(0.02)
+            second = books.jobs.claim("train.cpu", "another")
+    assert not alive(pid)
+    assert not alive(helper)
+    now = books.jobs.get(job.id)
+    assert (now.status, now.attempt, now.worker) == (JobStatus.RUNNING, 2, "another")
+    assert {artifact.attempt for artifact in books.jobs.artifacts(job.id)} == set()
+
+
+def test_redis_flushed_and_restarted_in_mid_run(
+    books: Books, valkey: ValkeyProcess, make_slot: MakeSlot
+) -> None:
+    job = books.submit(epochs=14)
+    with running(make_slot("--batch-s", "0.05", "--batches", "3")):
+        until(lambda: len(streamed(valkey, job)) > 5)
+        with valkey.client() as client:
+            client.flushall()
+        until(lambda: len(streamed(valkey, job)) > 10)
+        valkey.kill()
+        before = epochs_done(books, job)
+        until(lambda: epochs_done(books, job) >= before + 2)
+        valkey.start()
+        until(lambda: len(streamed(valkey, job)) > 20)
+    ended = books.jobs.get(job.id)
+    assert ended.status is JobStatus.SUCCEEDED
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == list(range(14))
+    assert_stream_equals_journals(books, valkey, job, 1)
+
+
+def test_draining_gives_the_job_back_without_blame(books: Books, make_slot: MakeSlot) -> None:
+    slot = make_slot("--batch-s", "0.05")
+    job = books.submit(epochs=1000)
+    with running(slot):
+        until(lambda: epochs_done(books, job) >= 1)
+        slot.drain.set()
+    given_back = books.jobs.get(job.id)
+    assert given_back.status is JobStatus.QUEUED
+    assert (given_back.failures, given_back.preemptions) == (0, 1)
+    assert given_back.pointer is not None
+    last = [event for event in journal(books, job, 1) if event["type"] == "checkpoint"][-1]
+    assert given_back.pointer.after == f"1-{last['seq']}"
+    assert train_next(slot) is False

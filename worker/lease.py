@@ -1,0 +1,72 @@
+"""Keep a claim alive: a heartbeat thread that brings back wishes, and the news that the claim is lost.
+
+The same for jobs and tasks. It must not know what is claimed, nor what is done about wish or loss.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from api.domain.errors import Fenced, StoreUnavailable
+from api.domain.records import Wish
+
+_LOG = structlog.get_logger(__name__)
+
+
+class LeaseKeeper:
+    """Calls `renew` every `period_s`, or sooner when nudged, until stopped or fenced.
+
+    A database that is away is no loss: only an answer that the claim is gone sets `fenced`.
+    """
+
+    def __init__(self, renew: Callable[[], Wish | None], *, period_s: float) -> None:
+        self._renew = renew
+        self._period_s = period_s
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._num_beats = 0
+        self.wish: Wish | None = None
+        self.fenced = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin with a heartbeat at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the heartbeat that may be under way."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join()
+
+    def num_beats(self) -> int:
+        """Return how many heartbeats have succeeded."""
+        return self._num_beats
+
+    def nudge(self) -> None:
+        """Ask for a heartbeat now."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            # Before the heartbeat: a nudge during it asks for one more.
+            self._wake.clear()
+            if not self._beat():
+                return
+            if not self._stopped.is_set():
+                self._wake.wait(self._period_s)
+
+    def _beat(self) -> bool:
+        try:
+            self.wish = self._renew()
+        except Fenced:
+            self.fenced.set()
+            return False
+        except StoreUnavailable as error:
+            _LOG.warning("database is away, the claim is kept as long as it lasts", error=error.message)
+            return True
+        self._num_beats += 1
+        return True

@@ -1,0 +1,316 @@
+"""Run one claimed job: start the child, keep the claim, ship what it tells, stop it, end the attempt.
+
+The main loop only watches: SQL and Redis are written by threads of their own, so that a database or a Redis
+that is away delays neither the training nor its end. It must not know what the child computes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from api.domain import wire
+from api.domain.blobs import BlobStore
+from api.domain.errors import Fenced, StoreUnavailable
+from api.domain.failures import Failure, FailureCode
+from api.domain.records import Artifact, Claim, Pointer
+from api.domain.records import Wish as BookWish
+from api.domain.runs import RunBook
+from api.domain.settings import Settings
+from worker.attempt import (
+    AttemptFolder,
+    MissingCheckpointError,
+    child_config,
+    resume_section,
+    write_config,
+)
+from worker.cache import DatasetCache, MissingDatasetError
+from worker.child import Child, ChildSpec, Spawner, child_environment, describe_exit, tail_text
+from worker.fleet import SlotSpec
+from worker.journal import Journal
+from worker.ladder import StopLadder, read_json
+from worker.lease import LeaseKeeper
+from worker.outcome import Exit, Verdict, Wish, judge
+from worker.progress import Progress
+from worker.rows import Owner, RowShipper
+from worker.stream import StreamShipper, StreamTarget
+
+_LOG = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+_POLL_S = 0.05
+_SHIP_POLL_S = 0.2
+_STREAM_FLUSH_S = 5.0
+# After the child's own grace, for its last rows and the end of the attempt.
+_DRAIN_EXTRA_S = 10.0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every run of a slot shares."""
+
+    settings: Settings
+    book: RunBook
+    blobs: BlobStore
+    cache: DatasetCache
+    spawner: Spawner
+    slot: SlotSpec
+    drain: threading.Event
+    trainer_command: tuple[str, ...]
+
+
+class Supervisor:
+    """One attempt at one job, from claim to its end in the book."""
+
+    def __init__(self, claim: Claim, tools: Tools) -> None:
+        self._claim = claim
+        self._tools = tools
+        self._settings = tools.settings
+        self._job_id = claim.job.id
+        self._attempt = claim.attempt
+        self._rows: RowShipper | None = None
+        self._shown: tuple[Any, ...] = ()
+        self._exit_code: int | None = None
+        self._patience = _Patience(tools.drain, self._settings.stop_grace_s + _DRAIN_EXTRA_S)
+        self.left_nothing = True
+        self._lease = LeaseKeeper(self._renew, period_s=self._settings.heartbeat_s)
+        self._log = _LOG.bind(job=self._job_id, attempt=self._attempt)
+
+    def run(self) -> None:
+        """Do the whole attempt; returns when the book knows how it ended, or that it is no longer ours."""
+        self._lease.start()
+        try:
+            folder = AttemptFolder(self._settings.attempt_dir(self._job_id, self._attempt))
+            verdict = self._carry_out(folder)
+            if verdict is not None:
+                self._persist(lambda: self._settle(verdict, folder))
+        except Fenced:
+            self._log.warning("the job is no longer ours, all of this attempt is discarded")
+        finally:
+            self._lease.stop()
+
+    def _carry_out(self, folder: AttemptFolder) -> Verdict | None:
+        """Run the child to its end and ship all it told; return the verdict, None if the claim was lost."""
+        try:
+            child = self._spawn(folder)
+        except (MissingDatasetError, OSError) as error:
+            failure = Failure(FailureCode.STORAGE_ERROR, f"the run could not be set up: {error}")
+            return Verdict("fail", failure)
+        rows, stream = self._shippers(folder)
+        try:
+            ladder = StopLadder(child, folder.path, grace_s=self._settings.stop_grace_s)
+            self._exit_code = self._watch(child, ladder, rows)
+        finally:
+            child.kill()
+            self.left_nothing = child.left_nothing
+        self._log.info("child ended", how=describe_exit(self._exit_code))
+        if self._is_fenced(rows) or not self._ship_rest(rows, stream):
+            rows.give_up()
+            stream.abandon()
+            return None
+        return self._judge(folder, rows, ladder.asked)
+
+    def _spawn(self, folder: AttemptFolder) -> Child:
+        manifest_hash = self._claim.dataset.manifest_hash
+        assert manifest_hash is not None, "a claimed job has a dataset that is ready"
+        files = self._tools.cache.open(manifest_hash)
+        config = child_config(
+            self._claim,
+            files,
+            self._settings,
+            device=self._tools.slot.device(self._settings.device),
+            resume=self._resume(folder),
+        )
+        write_config(folder, config)
+        threads = str(self._claim.job.config.get("threads") or self._settings.train_threads)
+        extra = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": self._settings.omp_wait_policy.upper()}
+        return self._tools.spawner.spawn(
+            ChildSpec(
+                argv=(*self._tools.trainer_command, str(folder.path)),
+                environment=child_environment({**extra, **self._tools.slot.environment()}),
+                folder=folder.path,
+                log=folder.log,
+            )
+        )
+
+    def _resume(self, folder: AttemptFolder) -> dict[str, Any] | None:
+        try:
+            return resume_section(self._claim.job.pointer, folder.job_folder)
+        except MissingCheckpointError as error:
+            self._log.error("starting from the beginning", reason=str(error))
+            self._persist(lambda: self._tools.book.drop_pointer(self._job_id, self._attempt))
+            return None
+
+    def _shippers(self, folder: AttemptFolder) -> tuple[RowShipper, StreamShipper]:
+        journal, settings = Journal(folder.journal), self._settings
+        pointer: Pointer | None = self._claim.job.pointer
+        rows = RowShipper(
+            journal,
+            folder,
+            Owner(self._job_id, self._attempt),
+            self._tools.book,
+            self._tools.blobs,
+            progress=Progress(epochs=_epochs(self._claim), best=pointer.best if pointer else None),
+            poll_s=_SHIP_POLL_S,
+            backoff_s=min(1.0, settings.heartbeat_s),
+        )
+        target = StreamTarget(
+            wire.events_key(self._job_id),
+            self._attempt,
+            settings.stream_max_events,
+            int(settings.stream_ttl_running_s),
+            self._fields,
+        )
+        stream = StreamShipper(
+            journal,
+            target,
+            self._lease,
+            redis_url=settings.redis_url,
+            poll_s=_SHIP_POLL_S,
+            backoff_s=min(1.0, settings.heartbeat_s),
+            check_s=settings.heartbeat_s,
+        )
+        self._rows = rows
+        rows.start()
+        stream.start()
+        return rows, stream
+
+    def _fields(self, event: dict[str, Any]) -> dict[str, str]:
+        told = wire.journal_event(json.dumps(event), job_id=self._job_id, attempt=self._attempt)
+        return wire.stream_fields(told)
+
+    def _renew(self) -> BookWish | None:
+        """Renew the claim, and show how far the run is where that has changed."""
+        rows, book = self._rows, self._tools.book
+        progress = rows.progress if rows is not None else Progress()
+        values = (progress.values(), progress.phase, rows.last_event_id if rows is not None else None)
+        if values == self._shown:
+            return book.heartbeat(self._job_id, self._attempt)
+        wish = book.record_progress(
+            self._job_id, self._attempt, values[0], phase=values[1], last_event_id=values[2]
+        )
+        self._shown = values
+        return wish
+
+    def _watch(self, child: Child, ladder: StopLadder, rows: RowShipper) -> int:
+        while (code := child.wait(_POLL_S)) is None:
+            if self._is_fenced(rows) or rows.problem is not None:
+                return child.kill()
+            ladder.ask(_asked(self._lease.wish))
+            if self._patience.is_tried():
+                ladder.ask("drain")
+            ladder.step()
+        return code
+
+    def _is_fenced(self, rows: RowShipper) -> bool:
+        return self._lease.fenced.is_set() or rows.fenced.is_set()
+
+    def _ship_rest(self, rows: RowShipper, stream: StreamShipper) -> bool:
+        """Bring rows and stream to the end of the journal; tell whether the attempt may be ended by us.
+
+        SQL is waited for as long as the claim holds, when draining for a bounded time; the stream is not:
+        readers find what it lacks in the journal itself.
+        """
+        finishing = threading.Thread(target=rows.finish, name="rows-finish", daemon=True)
+        finishing.start()
+        while not rows.is_done():
+            if self._lease.fenced.is_set() or self._patience.is_over():
+                return False
+            finishing.join(_POLL_S)
+        if self._is_fenced(rows):
+            return False
+        if not stream.finish(_STREAM_FLUSH_S):
+            self._log.warning("the event stream is incomplete, its journal is not")
+        return True
+
+    def _judge(self, folder: AttemptFolder, rows: RowShipper, asked: Wish | None) -> Verdict:
+        if rows.problem is not None:
+            return Verdict("fail", Failure(FailureCode.STORAGE_ERROR, f"results not stored: {rows.problem}"))
+        assert self._exit_code is not None
+        result = read_json(folder.result)
+        return judge(
+            Exit(
+                self._exit_code,
+                result if isinstance(result, dict) else None,
+                asked,
+                has_best=rows.progress.best is not None,
+                log_tail=tail_text(folder.log),
+            )
+        )
+
+    def _settle(self, verdict: Verdict, folder: AttemptFolder) -> None:
+        book, job_id, attempt = self._tools.book, self._job_id, self._attempt
+        ended: dict[str, Any] = {
+            "artifacts": self._archive(folder),
+            "last_event_id": self._rows.last_event_id if self._rows is not None else None,
+            "exit_code": self._exit_code,
+        }
+        if verdict.verb == "succeed":
+            book.finish(job_id, attempt, **ended)
+        elif verdict.failure is not None:
+            book.fail(job_id, attempt, verdict.failure, **ended)
+        else:
+            # Granting the wish is the book's business: it may have changed since the child was asked.
+            book.release(job_id, attempt, drained=verdict.verb == "requeue", **ended)
+        self._log.info("attempt ended", verdict=verdict.verb, failure=verdict.failure)
+
+    def _archive(self, folder: AttemptFolder) -> list[Artifact]:
+        """Store log and journal as blobs, so that they outlive the folder."""
+        found = []
+        for path, media_type in ((folder.log, "text/plain"), (folder.journal, "application/jsonl")):
+            try:
+                blob = self._tools.blobs.put_file(path)
+            except OSError as error:
+                # No reason to withhold the verdict; the file stays in the attempt's folder.
+                self._log.warning("not archived", name=path.name, error=str(error))
+            else:
+                found.append(Artifact(path.name, "log", blob.sha256, blob.size_bytes, media_type))
+        return found
+
+    def _persist(self, write: Callable[[], _T]) -> _T:
+        """Write to a database that may be away, as long as the claim holds; raises Fenced when it is lost."""
+        while True:
+            try:
+                return write()
+            except StoreUnavailable as error:
+                if self._lease.fenced.is_set() or self._patience.is_over():
+                    raise Fenced("the end of the attempt could not be written; the reaper will") from error
+                time.sleep(min(1.0, self._settings.heartbeat_s))
+
+
+class _Patience:
+    """Endless, until the worker drains; then bounded."""
+
+    def __init__(self, drain: threading.Event, bound_s: float) -> None:
+        self._drain = drain
+        self._bound_s = bound_s
+        self._since: float | None = None
+
+    def is_tried(self) -> bool:
+        if self._drain.is_set() and self._since is None:
+            self._since = time.monotonic()
+        return self._since is not None
+
+    def is_over(self) -> bool:
+        return self.is_tried() and self._since is not None and time.monotonic() - self._since >= self._bound_s
+
+
+def _asked(wish: BookWish | None) -> Wish | None:
+    if wish is None:
+        return None
+    names: dict[BookWish, Wish] = {
+        BookWish.CANCEL: "cancel",
+        BookWish.STOP: "stop",
+        BookWish.PAUSE: "pause",
+    }
+    return names[wish]
+
+
+def _epochs(claim: Claim) -> int | None:
+    epochs = claim.job.config.get("epochs")
+    return int(epochs) if epochs is not None else None
