@@ -29,9 +29,7 @@ def test_rect(case: Case, tmp_path: Path) -> None:
     samples = build_samples(case, tmp_path)
     imgsz, batch_size = case.meta["imgsz"], case.meta["bs"]
     store = ImageStore(samples, imgsz, area=True)
-    rect = ValSamples(
-        samples, store, imgsz, batch_size, stride=case.meta["stride"], pad=case.meta["pad"]
-    )
+    rect = ValSamples(samples, store, imgsz, batch_size, stride=case.meta["stride"], pad=case.meta["pad"])
     assert [samples[i].name for i in rect.plan.order] == case.result["order"]
     assert [list(shape) for shape in rect.plan.shapes_hw] == case.result["batch_shapes_hw"]
     batch_of = [batch for batch in range(rect.num_batches) for _ in rect.positions(batch)]

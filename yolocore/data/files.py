@@ -6,7 +6,7 @@ Both end as a list of samples, the only thing the rest of the data side sees. No
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ class Sample:
 
     `name` is what a person calls it, `path` where its bytes are, `content` what identifies those bytes;
     `width`, `height` in pixels, upright. `rows` (n, 5) float32 `class x y w h` normalised; `polygons` has an
-    entry a row: points (k, 2) normalised, or None where the row was a box.
+    entry a row: points (k, 2) normalised, or None where the row was a box. `checked` tells that intake has
+    decoded the picture and accepted it as it is.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Sample:
     polygons: tuple[FloatArray | None, ...]
     name: str = ""
     content: str = ""
+    checked: bool = False
 
     @property
     def has_polygons(self) -> bool:
@@ -80,6 +82,17 @@ def rows_array(rows: Sequence[LabelRow] | Sequence[tuple[float, ...]]) -> FloatA
     return array
 
 
+def as_single_class(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples with every row's class set to 0."""
+    result = []
+    for sample in samples:
+        rows = sample.rows.copy()
+        rows[:, 0] = 0
+        rows.setflags(write=False)
+        result.append(replace(sample, rows=rows))
+    return result
+
+
 def _from_manifest(image: ManifestImage, images_root: Path) -> Sample:
     path = images_root / image.sha256[:2] / image.sha256
     if not path.is_file():
@@ -96,6 +109,7 @@ def _from_manifest(image: ManifestImage, images_root: Path) -> Sample:
         polygons=tuple(None if line is None else np.array(line, dtype=np.float32) for line in outlines),
         name=image.name,
         content=image.sha256,
+        checked=True,
     )
 
 

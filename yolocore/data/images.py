@@ -21,10 +21,11 @@ from yolocore.data.scan import ends_properly, why_undecodable
 from yolocore.errors import DatasetError
 
 
-def read_image(path: Path, name: str | None = None) -> ImageArray:
+def read_image(path: Path, name: str | None = None, *, strict: bool = True) -> ImageArray:
     """Decode a picture to BGR, HWC uint8, turned upright; any format becomes three 8-bit channels.
 
-    Raises DatasetError naming the file (or `name`) if it is missing, no picture, or cut off.
+    Raises DatasetError naming the file (or `name`) if it is missing or no picture; with `strict` also if it
+    is a JPEG that was cut off.
     """
     shown = name or str(path)
     try:
@@ -33,7 +34,7 @@ def read_image(path: Path, name: str | None = None) -> ImageArray:
         raise DatasetError(
             f"{shown} cannot be read: {error.strerror}", code="IMAGE_MISSING", place=shown
         ) from error
-    if not ends_properly(data):
+    if strict and not ends_properly(data):
         broken = why_undecodable(data)  # OpenCV would fill the missing part with grey and say nothing
         if broken:
             raise DatasetError(f"{shown} is cut off: {broken}", code="IMAGE_TRUNCATED", place=shown)
@@ -129,7 +130,7 @@ class ImageStore:
         """
         sample = self.samples[index]
         name = sample.name or str(sample.path)
-        image = read_image(sample.path, name)
+        image = read_image(sample.path, name, strict=not sample.checked)
         if image.shape[:2] != (sample.height, sample.width):
             raise DatasetError(
                 f"{name} is {image.shape[1]}x{image.shape[0]}, recorded as {sample.width}x{sample.height}",
