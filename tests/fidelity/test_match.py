@@ -11,7 +11,7 @@ from yolocore.eval.matching import ConfusionMatrix, match_detections, pairwise_i
 
 
 def assert_confusion(case: Case, part: str, counts: NDArray[np.int64]) -> None:
-    """Compare a confusion matrix but for its last column, where we count false positives that the numbers lack."""
+    """Compare all but the last column, where we also count false positives of pictures without a match."""
     expected = case.outputs[part]
     np.testing.assert_array_equal(counts[:, :-1], expected[:, :-1], part)
     assert (counts[:, -1] >= expected[:, -1]).all(), part

@@ -108,7 +108,8 @@ class ConfusionMatrix:
         iou = np.where(iou > np.float32(self.iou_thres), iou, np.float32(-1.0))
         label = len(labels) - 1 - iou[::-1].argmax(0)
         best = iou[label, np.arange(len(detections))]
-        for detection in np.argsort(best, kind="stable"):
-            if best[detection] >= 0:
-                of_label[label[detection]] = detection
+        order = np.argsort(best, kind="stable")
+        order = order[best[order] >= 0]
+        # Rising IoU: where several detections want one label, the last written is the best.
+        of_label[label[order]] = order
         return of_label

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yolocore.eval.matching import IOU_THRESHOLDS, NO_LABEL, ConfusionMatrix, best_labels, first_hits
-from yolocore.eval.metrics import DetectionMetrics, Judged, summarize
+from yolocore.eval.metrics import ClassCurves, DetectionMetrics, Judged, summarize
 from yolocore.loss.detection import DetectionLoss, to_tensors
 from yolocore.ops.assign import LevelMatches
 from yolocore.ops.boxes import scale_boxes_to_image, xywh_to_xyxy
@@ -87,6 +87,11 @@ class ValidationResult:
     num_labels: int
     seconds: float
     samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def curves(self) -> ClassCurves:
+        """Curves of the classes with labels."""
+        return self.metrics.curves
 
 
 def validate(
@@ -161,7 +166,7 @@ class Judge:
         self._true: list[Floats] = []
 
     def add(self, detections: Floats, labels: Floats) -> None:
-        """Take one picture: (n, 6) x1, y1, x2, y2, score, class; (m, 5) class, x1, y1, x2, y2; same pixels."""
+        """Take one picture: (n, 6) x1, y1, x2, y2, score, class; (m, 5) class, x1, y1, x2, y2; in pixels."""
         if self.single_class:
             detections, labels = detections.copy(), labels.copy()
             detections[:, 5] = 0

@@ -120,9 +120,9 @@ class DetectionLoss:
 
     def _box_term(self, rows: Tensor, targets: BatchTargets) -> tuple[Tensor, Tensor]:
         """Return the mean of 1 - CIoU, summed over levels, and the CIoU (m,) itself."""
-        activated = rows[:, :4].sigmoid() * 2
-        xy = activated[:, 0:2] - 0.5
-        wh = activated[:, 2:4].square() * targets.anchor_wh.to(rows.dtype)
+        place, size = (rows[:, :4].sigmoid() * 2).split_with_sizes([2, 2], 1)
+        xy = place - 0.5
+        wh = size.square() * targets.anchor_wh.to(rows.dtype)
         iou = paired_iou(torch.cat((xy, wh), 1), targets.box.to(rows.dtype), kind="ciou")
         return ((1.0 - iou) * targets.weight.to(rows.dtype)).sum(), iou.detach()
 

@@ -146,22 +146,24 @@ def paired_iou(
     centre_t, size_t = true_xywh[:, 0:2], true_xywh[:, 2:4]
     half_p, half_t = size_p / 2, size_t / 2
     low_p, high_p, low_t, high_t = centre_p - half_p, centre_p + half_p, centre_t - half_t, centre_t + half_t
-    inter = (torch.minimum(high_p, high_t) - torch.maximum(low_p, low_t)).clamp(min=0).prod(1)
-    union = size_p.prod(1) + size_t.prod(1) - inter + eps
+    overlap_w, overlap_h = (
+        (torch.minimum(high_p, high_t) - torch.maximum(low_p, low_t)).clamp(min=0).unbind(1)
+    )
+    (width_p, height_p), (width_t, height_t) = size_p.unbind(1), size_t.unbind(1)
+    inter = overlap_w * overlap_h
+    union = width_p * height_p + width_t * height_t - inter + eps
     iou = inter / union
     if kind == "iou":
         return iou
     enclosing = torch.maximum(high_p, high_t) - torch.minimum(low_p, low_t)
     if kind == "giou":
-        area = enclosing.prod(1) + eps
+        area = enclosing[:, 0] * enclosing[:, 1] + eps
         return iou - (area - union) / area
     diagonal = enclosing.square().sum(1) + eps
     penalty = (centre_t - centre_p).square().sum(1) / diagonal
     if kind == "diou":
         return iou - penalty
-    angle_t = torch.atan(size_t[:, 0] / size_t[:, 1])
-    angle_p = torch.atan(size_p[:, 0] / size_p[:, 1])
-    aspect = (angle_t - angle_p).square() * (4 / math.pi**2)
+    aspect = (torch.atan(width_t / height_t) - torch.atan(width_p / height_p)).square() * (4 / math.pi**2)
     with torch.no_grad():
         alpha = aspect / (aspect - iou + (1 + eps))
     return iou - (penalty + aspect * alpha)

@@ -1,0 +1,214 @@
+"""Pictures of a run's result: curves, confusion matrix, losses over epochs, predictions beside ground truth.
+
+matplotlib is imported when the first figure is drawn, not before, so that a run starts without waiting for
+it; no global figure state is used. It must not know where artifacts are kept: every function takes the path
+to write.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from yolocore.eval.metrics import DetectionMetrics
+from yolocore.eval.validate import Sample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; RGB.
+_PALETTE = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (213, 94, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (240, 228, 66),
+)
+_MAX_CLASS_LINES = 20
+_MAX_NUMBERED_CELLS = 30
+_BLANK_BELOW = 0.005
+_CELL_PX = 320
+
+
+def plot_curves(metrics: DetectionMetrics, names: Sequence[str], folder: Path) -> list[Path]:
+    """Write PR_curve.png, P_curve.png, R_curve.png and F1_curve.png at IoU 0.5; return their paths."""
+    curves = metrics.curves
+    ap50 = [
+        f"{_label(names, cls)} {ap:.3f}" for cls, ap in zip(metrics.classes, metrics.ap[:, 0], strict=True)
+    ]
+    plain = [_label(names, cls) for cls in metrics.classes]
+    score, best = "Confidence", f"at {metrics.best_score:.3f}"
+    pictures: list[tuple[str, NDArray[Any], list[str], str, str, str]] = [
+        ("PR", curves.precision_at_recall, ap50, "Recall", "Precision", f"mAP50 {metrics.map50:.3f}"),
+        ("P", curves.precision, plain, score, "Precision", f"{metrics.precision:.3f} {best}"),
+        ("R", curves.recall, plain, score, "Recall", f"{metrics.recall:.3f} {best}"),
+        ("F1", curves.f1, plain, score, "F1", f"{_mean(metrics.class_f1):.3f} {best}"),
+    ]
+    paths = []
+    for stem, lines, labels, x_label, y_label, summary in pictures:
+        figure = _figure(9, 6)
+        axes = figure.add_subplot()
+        _draw_lines(axes, curves.at, lines, labels, f"all classes {summary}")
+        axes.set(
+            xlabel=x_label,
+            ylabel=y_label,
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            title=f"{y_label} over {x_label.lower()}",
+        )
+        paths.append(_save(figure, folder / f"{stem}_curve.png"))
+    return paths
+
+
+def _draw_lines(
+    axes: Axes, at: NDArray[Any], lines: NDArray[Any], labels: Sequence[str], summary: str
+) -> None:
+    few = 0 < len(lines) <= _MAX_CLASS_LINES
+    for number, (line, label) in enumerate(zip(lines, labels, strict=True)):
+        axes.plot(
+            at, line, linewidth=1, color=_colour(number) if few else "0.8", label=label if few else None
+        )
+    mean = lines.mean(0) if len(lines) else np.zeros_like(at)
+    axes.plot(at, mean, linewidth=3, color="black", label=summary)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.grid(alpha=0.3)
+
+
+def plot_confusion(confusion: NDArray[np.int64], names: Sequence[str], path: Path) -> Path:
+    """Write a confusion matrix (rows predicted, columns true, last = background) as shares of each column."""
+    shares = confusion / (confusion.sum(0, keepdims=True) + 1e-9)
+    shown = np.where(shares < _BLANK_BELOW, np.nan, shares)
+    ticks = [*(_label(names, cls) for cls in range(len(confusion) - 1)), "background"]
+    side = min(max(5.0, 0.6 * len(ticks) + 3), 16.0)
+    figure = _figure(side + 1, side)
+    axes = figure.add_subplot()
+    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, fraction=0.045)
+    if len(ticks) <= _MAX_NUMBERED_CELLS:
+        axes.set_xticks(range(len(ticks)), ticks, rotation=90)
+        axes.set_yticks(range(len(ticks)), ticks)
+        for row, column in np.argwhere(~np.isnan(shown)):
+            share = shown[row, column]
+            colour = "white" if share > 0.5 else "black"
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xlabel="True", ylabel="Predicted", title="Confusion matrix, share of each true class")
+    return _save(figure, path)
+
+
+def plot_epochs(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write losses and metrics over epochs.
+
+    `rows` as in `epoch` events: `train` and `val` {box, obj, cls} (val may be None), `precision`, `recall`,
+    `map50`, `map50_95`; a missing or None value leaves a gap.
+    """
+    figure = _figure(14, 7)
+    panels = [figure.add_subplot(2, 4, place + 1) for place in range(8)]
+    epochs = [int(row["epoch"]) + 1 for row in rows]
+    for axes, part in zip(panels[:3], ("box", "obj", "cls"), strict=True):
+        for side, colour in (("train", _colour(0)), ("val", _colour(3))):
+            values = [_number((row.get(side) or {}).get(part)) for row in rows]
+            axes.plot(epochs, values, color=colour, label=side, marker="." if len(rows) < 30 else None)
+        axes.set_title(f"{part} loss")
+        axes.legend(frameon=False)
+    metrics = ("fitness", "precision", "recall", "map50", "map50_95")
+    for axes, name in zip(panels[3:], metrics, strict=True):
+        values = [_number(row.get(name)) for row in rows]
+        axes.plot(epochs, values, color=_colour(2), marker="." if len(rows) < 30 else None)
+        axes.set_title(name)
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def draw_predictions(
+    samples: Sequence[Sample], names: Sequence[str], path: Path, *, conf_thres: float = 0.25, columns: int = 2
+) -> Path:
+    """Write a grid of pictures, each with its labels and beside it with detections above `conf_thres`."""
+    assert samples, "nothing to draw"
+    pairs = [_draw_pair(sample, names, conf_thres) for sample in samples]
+    while len(pairs) % columns and len(pairs) > columns:
+        pairs.append(np.full_like(pairs[0], 255))
+    width = min(columns, len(pairs))
+    grid = np.vstack([np.hstack(pairs[start : start + width]) for start in range(0, len(pairs), width)])
+    if not cv2.imwrite(str(path), cv2.cvtColor(grid, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"the picture {path} could not be written")
+    return path
+
+
+def _draw_pair(sample: Sample, names: Sequence[str], conf_thres: float) -> NDArray[np.uint8]:
+    truth = [(row[1:5], int(row[0]), "") for row in sample.labels]
+    found = [(row[:4], int(row[5]), f" {row[4]:.2f}") for row in sample.detections if row[4] > conf_thres]
+    left = _draw_boxes(sample.image, truth, names, f"{Path(sample.path).name}: labels")
+    return np.hstack((left, _draw_boxes(sample.image, found, names, "detections")))
+
+
+def _draw_boxes(
+    image: NDArray[np.uint8],
+    boxes: Sequence[tuple[NDArray[Any], int, str]],
+    names: Sequence[str],
+    caption: str,
+) -> NDArray[np.uint8]:
+    """Return a square cell with the picture fitted in, RGB."""
+    gain = _CELL_PX / max(image.shape[:2])
+    height, width = (max(1, round(side * gain)) for side in image.shape[:2])
+    cell = np.full((_CELL_PX, _CELL_PX, 3), 114, np.uint8)
+    cell[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    for box_xyxy_px, cls, note in boxes:
+        colour = _PALETTE[cls % len(_PALETTE)]
+        x1, y1, x2, y2 = (round(float(value) * gain) for value in box_xyxy_px)
+        cv2.rectangle(cell, (x1, y1), (x2, y2), colour, 2)
+        name = names[cls] if cls < len(names) and names[cls].isascii() else f"#{cls}"
+        _write(cell, name + note, (x1, max(y1 - 3, 9)), colour)
+    _write(cell, caption if caption.isascii() else "picture: labels", (3, _CELL_PX - 5), (255, 255, 255))
+    return cell
+
+
+def _write(cell: NDArray[np.uint8], text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with warnings.catch_warnings():
+        # A class name in a script that no installed font has is drawn as boxes; that is no reason to fail.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, dpi=110, format="png")
+    return path
+
+
+def _label(names: Sequence[str], cls: int) -> str:
+    """Return a class name that matplotlib takes literally: no mathematics, no hidden legend entry."""
+    name = names[cls] if cls < len(names) else f"#{cls}"
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    red, green, blue = _PALETTE[number % len(_PALETTE)]
+    return red / 255, green / 255, blue / 255
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else 0.0
