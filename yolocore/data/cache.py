@@ -125,23 +125,30 @@ def _write(
     def store(index: int, image: ImageArray) -> None:
         # Plain writes: a full disk is an error here, but would be a bus error in a mapping.
         rest, offset = np.ascontiguousarray(image).data.cast("B"), offsets[index]
-        try:
+        with _named_disk_errors(path):
             while rest:
                 written = os.pwrite(handle, rest, offset)
                 rest, offset = rest[written:], offset + written
-        except OSError as error:
-            raise DiskFullError(
-                f"the image cache cannot be written: {error.strerror}", place=str(path)
-            ) from error
 
     try:
-        os.ftruncate(handle, max(offsets[-1], 1))
+        with _named_disk_errors(path):
+            os.ftruncate(handle, max(offsets[-1], 1))
         _load_all(len(shapes_hw), load, store, num_threads, progress)
-        os.fsync(handle)
-        Path(name).replace(path)
+        with _named_disk_errors(path):
+            os.fsync(handle)
+            Path(name).replace(path)
     finally:
         os.close(handle)
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"the image cache cannot be written: {error.strerror}"
+        raise DiskFullError(message, place=str(path)) from error
 
 
 @contextmanager

@@ -34,10 +34,11 @@ def read_image(path: Path, name: str | None = None, *, strict: bool = True) -> I
         raise DatasetError(
             f"{shown} cannot be read: {error.strerror}", code="IMAGE_MISSING", place=shown
         ) from error
-    if strict and not ends_properly(data):
-        broken = why_undecodable(data)  # OpenCV would fill the missing part with grey and say nothing
+    if not ends_properly(data):
+        broken = why_undecodable(data) if strict else None
         if broken:
             raise DatasetError(f"{shown} is cut off: {broken}", code="IMAGE_TRUNCATED", place=shown)
+        data += b"\xff\xd9"  # decoding from memory needs the end marker; what is missing becomes grey
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:
