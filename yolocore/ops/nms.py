@@ -17,6 +17,8 @@ MAX_CANDIDATES = 30_000
 # Boxes of different classes are moved apart by more than any picture is wide, so one pass serves all classes.
 _CLASS_DISTANCE_PX = 7680
 _CHUNK = 512
+_SPLIT_FROM = 2048
+_MIN_PER_CLASS = 128
 
 
 def non_max_suppression(
@@ -101,6 +103,26 @@ def suppress(found: Tensor, iou_thres: float, agnostic: bool, max_det: int, *, c
     while start < len(found) and len(kept) < max_det:
         end = min(start + size, len(found))
         rivals = torch.cat((kept, torch.arange(start, end, device=found.device)))
-        kept = rivals[torchvision.ops.nms(boxes[rivals], scores[rivals], iou_thres)]
-        start, size = end, 2 * size
+        kept = _compete(boxes, scores, None if agnostic else found[:, 5], rivals, iou_thres)
+        # Next, as many as should fill the list if they survive as those seen so far did.
+        missing = max_det - len(kept)
+        start, size = end, max(size, missing * end // len(kept))
     return found[kept[:max_det]]
+
+
+def _compete(
+    boxes: Tensor, scores: Tensor, classes: Tensor | None, rivals: Tensor, iou_thres: float
+) -> Tensor:
+    """Return those of the `rivals` (positions, best score first) that survive each other, in the same order.
+
+    The work is survivors times rivals: on the CPU a long list of few classes is taken class by class.
+    """
+    if classes is None or len(rivals) < _SPLIT_FROM or not rivals.is_cpu:
+        return rivals[torchvision.ops.nms(boxes[rivals], scores[rivals], iou_thres)]
+    of_rival = classes[rivals].long()
+    counts = [count for count in of_rival.bincount().tolist() if count]
+    if len(rivals) < _MIN_PER_CLASS * len(counts):
+        return rivals[torchvision.ops.nms(boxes[rivals], scores[rivals], iou_thres)]
+    parts = torch.split(rivals[of_rival.argsort(stable=True)], counts)
+    kept = [part[torchvision.ops.nms(boxes[part], scores[part], iou_thres)] for part in parts]
+    return torch.cat(kept).sort().values
