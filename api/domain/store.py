@@ -57,8 +57,8 @@ class Store:
         return self._run(fn, write=True)
 
     def ping(self) -> None:
-        """Ask the database for one number; raises StoreUnavailable."""
-        self.read(lambda conn: conn.execute(sa.select(1)).scalar_one())
+        """Look into the catalogue, which no cache answers; raises StoreUnavailable."""
+        self.read(lambda conn: len(sa.inspect(conn).get_table_names()))
 
     def close(self) -> None:
         """Close every connection."""
