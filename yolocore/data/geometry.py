@@ -104,12 +104,11 @@ def map_labels(
     """
     if len(rows) == 0:
         return rows
-    outlined = np.array([_has_outline(polygons, i) for i in range(len(rows))])
     boxes = _map_boxes(rows[:, 1:5], matrix, out_hw)
-    if polygons is not None:
-        for i in np.flatnonzero(outlined).tolist():
-            outline = polygons[i]
-            assert outline is not None
+    outlined = np.zeros(len(rows), dtype=np.bool_)
+    for i, outline in enumerate(polygons or ()):
+        if outline is not None and len(outline) > 0:
+            outlined[i] = True
             boxes[i] = _map_polygon(outline, matrix, out_hw)
     before = rows[:, 1:5].astype(np.float64) * scale
     keep = _keep(before, boxes, np.where(outlined, 0.01, 0.10))
@@ -122,13 +121,6 @@ def resample_polygon(polygon: FloatArray, count: int = POLYGON_POINTS) -> Matrix
     places = np.linspace(0, len(closed) - 1, count)
     corners = np.arange(len(closed))
     return np.stack([np.interp(places, corners, closed[:, axis]) for axis in (0, 1)], axis=1)
-
-
-def _has_outline(polygons: Polygons | None, index: int) -> bool:
-    if polygons is None:
-        return False
-    polygon = polygons[index]
-    return polygon is not None and len(polygon) > 0
 
 
 def _map_boxes(boxes_xyxy: FloatArray, matrix: Matrix, out_hw: tuple[int, int]) -> Matrix:
