@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 
 import structlog
 from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from api.domain import wire
 from api.domain.queueing import celery_app
@@ -96,6 +98,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def configure_logs() -> None:
     """Send log lines to standard error, one per event."""
+    # Celery's advice against root is about pickled messages, the other about late acks: we have neither.
+    warnings.simplefilter("ignore", SecurityWarning)
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -5,6 +5,7 @@ It must not know how the child is started or watched.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ CONFIG_VERSION = 1
 
 
 class MissingCheckpointError(Exception):
-    """The checkpoint a job goes on from is not where its pointer says."""
+    """The checkpoint a job goes on from is not where its pointer says, or is not the same any more."""
 
 
 class AttemptFolder:
@@ -46,6 +47,9 @@ def resume_section(pointer: Pointer | None, job_folder: Path) -> dict[str, Any] 
     checkpoint = job_folder / pointer.path
     if not checkpoint.is_file():
         raise MissingCheckpointError(f"checkpoint {pointer.path} is gone")
+    with checkpoint.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != pointer.sha256:
+            raise MissingCheckpointError(f"checkpoint {pointer.path} is damaged")
     return {
         "checkpoint": str(checkpoint),
         "epoch": pointer.epoch,

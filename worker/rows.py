@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,8 @@ class Owner:
 class RowShipper:
     """Moves whole journal lines to SQL and blobs in a thread of its own.
 
-    `fenced` is set when a write was answered with the loss of the claim, `problem` when it cannot go on.
+    `fenced` is set when a write was answered with the loss of the claim, `problem` when it cannot go on;
+    `on_milestone` is called when the run enters a phase or ends an epoch.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class RowShipper:
         blobs: BlobStore,
         *,
         progress: Progress,
+        on_milestone: Callable[[], None],
         poll_s: float,
         backoff_s: float,
     ) -> None:
@@ -61,6 +63,7 @@ class RowShipper:
         self._owner = owner
         self._book = book
         self._blobs = blobs
+        self._on_milestone = on_milestone
         self._poll_s = poll_s
         self._backoff_s = backoff_s
         self._done = 0
@@ -128,11 +131,14 @@ class RowShipper:
 
     def _step(self) -> int:
         events = self._journal.read(self._done + 1, max_lines=_BATCH)
+        before = self.progress
         for event in events:
             self._take(event)
             # One by one: going back over a pointer that moved would point at a checkpoint that was pruned.
             self._done = int(event["seq"])
         self._flush_epochs()
+        if (before.phase, before.last_epoch) != (self.progress.phase, self.progress.last_epoch):
+            self._on_milestone()
         return len(events)
 
     def _take(self, event: Mapping[str, Any]) -> None:

@@ -156,6 +156,7 @@ class Supervisor:
             self._tools.book,
             self._tools.blobs,
             progress=Progress(epochs=_epochs(self._claim), best=pointer.best if pointer else None),
+            on_milestone=self._lease.nudge,
             poll_s=_SHIP_POLL_S,
             backoff_s=min(1.0, settings.heartbeat_s),
         )
@@ -245,6 +246,8 @@ class Supervisor:
 
     def _settle(self, verdict: Verdict, folder: AttemptFolder) -> None:
         book, job_id, attempt = self._tools.book, self._job_id, self._attempt
+        # What the row shows last is where the run really ended.
+        self._renew()
         ended: dict[str, Any] = {
             "artifacts": self._archive(folder),
             "last_event_id": self._rows.last_event_id if self._rows is not None else None,

@@ -11,12 +11,14 @@ import psutil
 import pytest
 
 from api.domain import wire
+from api.domain.fleet import WorkerBook
 from api.domain.queueing import celery_app
 from api.domain.records import Job, JobStatus
+from api.loops.run import run_loops
 from tests.support.books import Books, until
 from tests.support.valkey import ValkeyProcess
 from worker.app import build_app, parse_arguments
-from worker.fleet import gpus_of_queue
+from worker.fleet import gpus_of_queue, make_slot
 from worker.tasks import WorkerSlot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,15 +95,24 @@ def test_a_nudge_runs_a_job_and_sigterm_drains(
     assert job.pointer is not None
 
 
-def test_a_killed_worker_takes_its_child_along(books: Books, start_worker: StartWorker) -> None:
+def test_a_killed_worker_takes_its_child_along_and_another_goes_on(
+    books: Books, start_worker: StartWorker
+) -> None:
     worker = start_worker("--batch-s", "0.05")
-    job = books.submit(epochs=1000)
-    nudge(books)
-    pid = child_pid(books, job)
-    worker.kill()
-    worker.wait()
-    until(lambda: not alive(pid), timeout_s=1)
-    assert books.jobs.get(job.id).status is JobStatus.RUNNING
+    job = books.submit(epochs=12)
+    with run_loops(books.settings, books.store):
+        pid = child_pid(books, job)
+        until(lambda: len(books.jobs.epochs(job.id)) >= 2)
+        worker.kill()
+        worker.wait()
+        until(lambda: not alive(pid), timeout_s=1)
+        assert books.jobs.get(job.id).status is JobStatus.RUNNING
+        start_worker("--batch-s", "0.01")
+        until(lambda: books.jobs.get(job.id).status is JobStatus.SUCCEEDED, timeout_s=25)
+    ended = books.jobs.get(job.id)
+    assert (ended.attempt, ended.failures) == (2, 1)
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == list(range(12))
+    assert [attempt.code for attempt in books.jobs.attempts(job.id)] == ["WORKER_LOST", None]
 
 
 def test_the_end_of_its_lifeline_drains_a_worker(books: Books) -> None:
@@ -128,15 +139,11 @@ def test_the_end_of_its_lifeline_drains_a_worker(books: Books) -> None:
 
 
 def _slots(books: Books) -> Callable[[], list[str]]:
-    from api.domain.fleet import WorkerBook
-
     book = WorkerBook(books.store)
     return lambda: [slot.state for slot in book.list()]
 
 
 def test_settings_of_the_queue(books: Books) -> None:
-    from worker.fleet import make_slot
-
     slot = WorkerSlot.open(books.settings, make_slot(("train.cpu",), 0))
     app = build_app(slot)
     assert {wire.TASK_TRAIN, wire.TASK_INGEST} <= app.tasks.keys()

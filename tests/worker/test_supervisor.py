@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from api.domain.records import Job, JobStatus
+from api.domain.runs import RunBook
+from api.domain.store import Store, make_engine
 from tests.support.books import Books, until
 from tests.support.valkey import ValkeyProcess
 from tests.worker.conftest import MakeSlot
@@ -86,7 +88,8 @@ def test_a_job_runs_to_its_end(books: Books, valkey: ValkeyProcess, make_slot: M
     assert job.attempt == 1
     assert job.last_event_id == f"1-{len(journal(books, job, 1))}"
     assert job.best is not None and job.best["epoch"] == 2
-    assert job.progress is not None and job.progress["epochs"] == 3
+    assert job.progress is not None
+    assert (job.progress["epoch"], job.progress["epochs"], job.progress["last_epoch"]) == (2, 3, 2)
     assert [row.epoch for row in books.jobs.epochs(job.id)] == [0, 1, 2]
     assert job.pointer is not None and job.pointer.epoch == 3
     artifacts = {artifact.name: artifact for artifact in books.jobs.artifacts(job.id)}
@@ -190,12 +193,15 @@ def test_a_killed_child_goes_on_from_the_pointer(
     assert_stream_equals_journals(books, valkey, job, 1, 2)
 
 
-def test_a_lost_checkpoint_means_from_the_beginning(books: Books, make_slot: MakeSlot) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("torn")], ids=["gone", "torn"])
+def test_a_lost_checkpoint_means_from_the_beginning(
+    books: Books, make_slot: MakeSlot, damage: Callable[[Path], object]
+) -> None:
     slot = make_slot("--die-in-attempt", "1", "--die-after-epoch", "1")
     job = books.submit(epochs=3)
     train_next(slot)
     for path in books.settings.jobs_dir.rglob("*.ckpt"):
-        path.unlink()
+        damage(path)
     until(lambda: train_next(slot))
     assert journal(books, job, 2)[0]["type"] == "start"
     rows = books.jobs.epochs(job.id)
@@ -273,3 +279,22 @@ def test_draining_gives_the_job_back_without_blame(books: Books, make_slot: Make
     last = [event for event in journal(books, job, 1) if event["type"] == "checkpoint"][-1]
     assert given_back.pointer.after == f"1-{last['seq']}"
     assert train_next(slot) is False
+
+
+def test_a_database_away_delays_rows_and_nothing_else(books: Books, make_slot: MakeSlot) -> None:
+    impatient = Store(make_engine(books.settings.sql_url, busy_timeout_s=0.05))
+    slot = make_slot("--batch-s", "0.02")
+    slot.jobs = RunBook(impatient, books.settings)
+    job = books.submit(epochs=40)
+    with running(slot):
+        until(lambda: epochs_done(books, job) >= 1)
+        with books.store.engine.connect() as locker:
+            # The engine begins IMMEDIATE: nobody else can write until this ends.
+            locker.exec_driver_sql("SELECT 1")
+            done = sum(event["type"] == "epoch" for event in journal(books, job, 1))
+            until(lambda: sum(event["type"] == "epoch" for event in journal(books, job, 1)) >= done + 12)
+            locker.rollback()
+    ended = books.jobs.get(job.id)
+    assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 1)
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == list(range(40))
+    impatient.close()
