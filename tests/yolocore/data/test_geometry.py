@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolocore.data.geometry import (
@@ -37,6 +37,7 @@ def test_rotation_is_counter_clockwise_as_seen() -> None:
     np.testing.assert_allclose(map_points(np.array([[100.0, 50.0]]), matrix), [[50, 0]], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_draws_stay_in_their_bounds(seed: int) -> None:
     draw = draw_perspective(
@@ -49,6 +50,7 @@ def test_draws_stay_in_their_bounds(seed: int) -> None:
     assert max(abs(draw.perspective_x), abs(draw.perspective_y)) <= 0.001
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.booleans())
 def test_mapped_boxes_lie_inside_and_are_large_enough(seed: int, outlined: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -98,6 +100,7 @@ def test_resampling_keeps_corners_and_closes_the_polygon() -> None:
     np.testing.assert_allclose(points[1], [2, 0])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_units_go_there_and_back(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolocore.data.letterbox import apply_letterbox, plan_letterbox
@@ -12,6 +12,7 @@ from yolocore.data.pixels import FILL
 sides = st.integers(1, 300)
 
 
+@settings(deadline=None)
 @given(sides, sides, sides, sides, st.booleans())
 def test_the_frame_is_filled_exactly(h: int, w: int, frame_h: int, frame_w: int, upscale: bool) -> None:
     plan = plan_letterbox((h, w), (frame_h, frame_w), upscale=upscale)

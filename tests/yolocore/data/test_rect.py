@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolocore.data.images import resized_hw
@@ -11,6 +11,7 @@ from yolocore.data.rect import plan_rectangles, plan_squares
 sizes = st.lists(st.tuples(st.integers(10, 500), st.integers(10, 500)), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 5), st.sampled_from([0.0, 0.5]))
 def test_every_picture_fits_its_batch(sizes_hw: list[tuple[int, int]], batch: int, pad: float) -> None:
     plan = plan_rectangles(sizes_hw, batch_size=batch, imgsz=128, stride=32, pad=pad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolocore.spec.labels import LabelProblem, LabelRow, clip_row, parse_label_line, parse_label_text
@@ -94,6 +94,7 @@ def test_foreign_encodings_are_named(data: bytes) -> None:
     assert [problem.code for problem in problems] == ["LABEL_ENCODING"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_no_text_breaks_the_parser(text: str) -> None:
     rows, problems = parse_label_text(text, num_classes=3)
@@ -105,6 +106,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
 fractions = st.floats(0, 1, allow_nan=False)
 
 
+@settings(deadline=None)
 @given(st.tuples(fractions, fractions, fractions, fractions))
 def test_clipping_stays_inside_and_changes_nothing_inside(box: tuple[float, float, float, float]) -> None:
     clipped = clip_row(LabelRow(0, *box))
