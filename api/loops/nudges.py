@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from api.domain import wire
-from api.domain.queueing import celery_app, open_redis
+from api.domain.queueing import celery_app, open_redis, transport_options
 from api.domain.settings import Settings
 from api.loops.loop import WireAway
+
+# A server that is away is the next tick's business: kombu alone would go on for six seconds.
+ONE_TRY: Final = {"max_retries": 0, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.1}
 
 
 class Nudges(Protocol):
@@ -62,6 +65,7 @@ class CeleryNudges:
 
     def __init__(self, settings: Settings) -> None:
         self._app = celery_app(settings)
+        self._app.conf.broker_transport_options = {**transport_options(settings), **ONE_TRY}
         self._redis = open_redis(settings)
 
     def waiting(self, queue: str) -> int:

@@ -1,4 +1,4 @@
-"""Datasets and their ingest tasks: one code of claim, fence and expiry with jobs, and verdicts that reach jobs."""
+"""Datasets and their ingest tasks: claimed and fenced as jobs are, with verdicts that reach jobs."""
 
 from __future__ import annotations
 
