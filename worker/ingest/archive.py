@@ -76,8 +76,8 @@ def archive_format(path: Path) -> str | None:
 def items(path: Path, limits: Limits, report: Report) -> Iterator[Item]:
     """Yield an archive's files in its own order; each must be read before the next is asked for.
 
-    Raises RefusedError (with an entry in the report) for anything unsafe or beyond the limits; iterate and read
-    inside `naming_damage`, which does the same for what is damaged.
+    Raises RefusedError (with an entry in the report) for anything unsafe or beyond the limits. Iterate and
+    read inside `naming_damage`, which does the same for what is damaged.
     """
     kind = archive_format(path)
     names = _Names(limits, report)

@@ -1,0 +1,188 @@
+"""`trainshed jobs`: submit, list, show, watch, cancel; `submit --wait` is what a pipeline calls."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli import datasets, models
+from api.cli.config import read_config
+from api.cli.datasets import JsonFlag
+from api.cli.session import (
+    EXIT_CANCELLED,
+    EXIT_FAILED,
+    EXIT_TIMEOUT,
+    connected,
+    describe_problem,
+    err,
+    fail,
+    out,
+    print_json,
+)
+from api.cli.watching import Watcher
+from api.client import Client, Job
+from api.client.follow import follow
+
+app = typer.Typer(no_args_is_help=True, help="Submit jobs and see how they do.")
+
+JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+_EXIT_OF = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
+
+
+@app.command("submit")
+def submit_command(  # one parameter an option
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Id, name, archive or folder.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Id of a stored model, or a YAML file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the configuration.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One value, e.g. epochs=50 or hyp.lr0=0.005.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    key: Annotated[str | None, typer.Option("--idempotency-key", help="Same key, same job.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and exit with its result.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Longest wait in seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit a job. With --wait: exit 0 succeeded, 1 failed, 4 cancelled, 5 timeout."""
+    values = read_config(config, settings or [])
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with connected(context) as client:
+        request: dict[str, Any] = {
+            "dataset": _dataset_id(client, dataset, deadline, quiet=as_json),
+            "architecture": _architecture_id(client, model),
+            "config": values,
+        }
+        request |= {"name": name} if name else {}
+        request |= {"tags": tag} if tag else {}
+        job = client.submit(request, idempotency_key=key)
+        if not as_json:
+            out.print(job.id, markup=False)
+        if wait:
+            job = _watch(client, job, deadline, quiet=as_json)
+    if as_json:
+        print_json(job.as_json())
+    if wait:
+        _finish(job, quiet=as_json)
+
+
+def _dataset_id(client: Client, wanted: str, deadline: float | None, *, quiet: bool) -> str:
+    source = Path(wanted)
+    if not source.exists():
+        return datasets.find(client, wanted).id
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    pushed = datasets.push(client, source, source.resolve().name.split(".")[0], timeout_s=left, quiet=quiet)
+    if pushed.status == "invalid":
+        fail("the dataset cannot be used", EXIT_FAILED, problems=client.dataset_problems(pushed.id)[:20])
+    return pushed.id
+
+
+def _architecture_id(client: Client, wanted: str) -> str:
+    source = Path(wanted)
+    if source.is_file():
+        return client.push_architecture(models.read_model(source), source.stem).id
+    return wanted
+
+
+def _watch(client: Client, job: Job, deadline: float | None, *, quiet: bool) -> Job:
+    """Follow a job to its end; raise TimeoutError at the deadline."""
+    if quiet:
+        return client.wait_for_job(
+            job.id, timeout_s=None if deadline is None else deadline - time.monotonic()
+        )
+    Watcher(err).watch(follow(client, job.id, deadline=deadline))
+    return client.wait_for_job(job.id, timeout_s=60)
+
+
+def _finish(job: Job, *, quiet: bool) -> None:
+    """Say how a job ended and exit with its code."""
+    if not quiet:
+        _print_result(job)
+    raise typer.Exit(_EXIT_OF.get(job.status, EXIT_TIMEOUT))
+
+
+def _print_result(job: Job) -> None:
+    best = job.best or {}
+    figures = "  ".join(
+        f"{title} {best[key]:.3f}"
+        for key, title in (("map50", "mAP50"), ("map50_95", "mAP50-95"))
+        if isinstance(best.get(key), int | float)
+    )
+    out.print(f"{job.id}  {job.status}  {figures}".rstrip(), markup=False)
+    if job.error:
+        err.print(f"  {job.error.get('code')}: {describe_problem(job.error)}", markup=False)
+        if job.error.get("hint"):
+            err.print(f"  hint: {job.error['hint']}", markup=False)
+
+
+@app.command("list")
+def list_command(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """List jobs, newest first."""
+    with connected(context) as client:
+        found = [
+            job
+            for job, _ in zip(client.jobs(status=status, limit=min(limit, 100)), range(limit), strict=False)
+        ]
+    if as_json:
+        print_json([job.as_json() for job in found])
+        return
+    for job in found:
+        out.print(_row(job), markup=False)
+
+
+def _row(job: Job) -> str:
+    progress = job.progress or {}
+    epoch, epochs = progress.get("epoch"), progress.get("epochs")
+    at = f"epoch {int(epoch) + 1}/{epochs}" if isinstance(epoch, int) and epochs else ""
+    return "  ".join(part for part in (job.id, job.status, job.name or "", at) if part)
+
+
+@app.command("show")
+def show_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Show a job as it stands."""
+    with connected(context) as client:
+        found = client.job(job)
+    if as_json:
+        print_json(found.as_json())
+        return
+    out.print(_row(found), markup=False)
+    _print_result(found)
+
+
+@app.command("watch")
+def watch_command(
+    context: typer.Context,
+    job: JobId,
+    timeout: Annotated[float | None, typer.Option(help="Longest wait in seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a job's losses live until it ends; the exit code is the job's. With --json: one event a line."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with connected(context) as client:
+        if as_json:
+            for event in follow(client, job, deadline=deadline):
+                typer.echo(event.model_dump_json())
+            found = client.wait_for_job(job, timeout_s=60)
+        else:
+            found = _watch(client, client.job(job), deadline, quiet=False)
+    _finish(found, quiet=as_json)
+
+
+@app.command("cancel")
+def cancel_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Cancel a job; a running one stops within seconds."""
+    with connected(context) as client:
+        found = client.cancel(job)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        out.print(_row(found), markup=False)

@@ -1,0 +1,21 @@
+"""A typed, blocking client of the service's HTTP interface, for scripts, pipelines and the command line.
+
+It shares no code with the server: it knows addresses, JSON and event streams, and nothing of SQL or queues.
+"""
+
+from api.client.errors import ApiError, ClientError, NotAllowedError, UnreachableError
+from api.client.http import Client
+from api.client.models import Architecture, Artifact, Dataset, Event, Job
+
+__all__ = [
+    "ApiError",
+    "Architecture",
+    "Artifact",
+    "Client",
+    "ClientError",
+    "Dataset",
+    "Event",
+    "Job",
+    "NotAllowedError",
+    "UnreachableError",
+]

@@ -1,0 +1,270 @@
+"""The client itself: one method a request, errors as exceptions, uploads and downloads in constant memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from api.client.errors import ApiError, IntegrityError, UnreachableError, error_of
+from api.client.models import Architecture, Artifact, Dataset, Job, _Answer
+
+_CHUNK_BYTES = 1 << 18
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+_LONG_POLL_S = 20
+
+Progress = Callable[[int, int], None]
+_A = TypeVar("_A", bound=_Answer)
+
+
+class Client:
+    """Talks to one service with one token; use it in a `with` block.
+
+    Every method raises UnreachableError when no answer comes, NotAllowedError for 401 and 403, and ApiError
+    for any other refusal.
+    """
+
+    def __init__(self, url: str, token: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"User-Agent": "trainshed-client"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self.url = url.rstrip("/")
+        # Proxies of the environment must not see a service on this machine.
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=_TIMEOUT,
+            transport=transport,
+            trust_env=not _is_local(url),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send one request and return its 2xx answer."""
+        with reaching(self.url):
+            response = self._http.request(method, path, **options)
+        if not response.is_success:
+            raise error_of(response.status_code, response.content)
+        return response
+
+    @contextmanager
+    def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
+        """Open a GET whose 2xx body is read piece by piece."""
+        with reaching(self.url), self._http.stream("GET", path, **options) as response:
+            if not response.is_success:
+                raise error_of(response.status_code, response.read())
+            yield response
+
+    def _one(self, kind: type[_A], response: httpx.Response) -> _A:
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            raise UnreachableError(
+                f"{self.url} does not answer like this service: {error.errors()[0]['msg']}"
+            ) from error
+
+    def _many(self, kind: type[_A], path: str, params: Mapping[str, Any]) -> Iterator[_A]:
+        query = dict(params)
+        while True:
+            page = self.request("GET", path, params=query).json()
+            for item in page["items"]:
+                yield kind.model_validate(item)
+            if not page.get("next"):
+                return
+            query["cursor"] = page["next"]
+
+    # Datasets
+
+    def push_dataset(self, archive: Path, name: str, progress: Progress | None = None) -> Dataset:
+        """Upload an archive with its digest; returns while the service still checks it."""
+        size = archive.stat().st_size
+        digest = base64.b64encode(file_sha256(archive).digest()).decode()
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(size),
+            "Repr-Digest": f"sha-256=:{digest}:",
+        }
+        response = self.request(
+            "PUT",
+            "/v1/datasets",
+            params={"name": name},
+            headers=headers,
+            content=_chunks(archive, size, progress),
+            timeout=_UPLOAD_TIMEOUT,
+        )
+        return self._one(Dataset, response)
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Return one dataset."""
+        return self._one(Dataset, self.request("GET", f"/v1/datasets/{dataset_id}"))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """Yield all datasets, newest first."""
+        return self._many(Dataset, "/v1/datasets", {})
+
+    def wait_for_dataset(
+        self, dataset_id: str, *, timeout_s: float | None = None, poll_s: float = 0.3
+    ) -> Dataset:
+        """Ask until the dataset is ready or invalid; raise TimeoutError after `timeout_s`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (found := self.dataset(dataset_id)).status == "ingesting":
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{dataset_id} is still being checked after {timeout_s:g} s")
+            time.sleep(poll_s)
+        return found
+
+    def dataset_problems(self, dataset_id: str) -> list[dict[str, Any]]:
+        """Return what the check found, errors first."""
+        found: list[dict[str, Any]] = self.request("GET", f"/v1/datasets/{dataset_id}/problems").json()[
+            "items"
+        ]
+        return found
+
+    # Architectures
+
+    def push_architecture(self, text: str, name: str) -> Architecture:
+        """Store a model YAML."""
+        headers = {"Content-Type": "application/yaml"}
+        response = self.request(
+            "POST", "/v1/architectures", params={"name": name}, headers=headers, content=text.encode()
+        )
+        return self._one(Architecture, response)
+
+    def check_architecture(self, text: str, num_classes: int | None = None) -> dict[str, Any]:
+        """Check a model YAML without storing it and return its plan."""
+        params = {} if num_classes is None else {"num_classes": num_classes}
+        headers = {"Content-Type": "application/yaml"}
+        found: dict[str, Any] = self.request(
+            "POST", "/v1/architectures/check", params=params, headers=headers, content=text.encode()
+        ).json()
+        return found
+
+    # Jobs
+
+    def submit(self, job: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+        """Queue a job: {"dataset", "architecture", "config", "name"?, "tags"?, "queue"?}."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self._one(Job, self.request("POST", "/v1/jobs", json=dict(job), headers=headers))
+
+    def job(self, job_id: str) -> Job:
+        """Return one job."""
+        return self._one(Job, self.request("GET", f"/v1/jobs/{job_id}"))
+
+    def jobs(self, *, status: str | None = None, limit: int = 50) -> Iterator[Job]:
+        """Yield jobs, newest first; `limit` is the size of a page."""
+        params = {"limit": limit} | ({"status": status} if status else {})
+        return self._many(Job, "/v1/jobs", params)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the end of a job; a running one answers before it has ended."""
+        return self._one(Job, self.request("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def wait_for_job(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """Long-poll until the job has ended; raise TimeoutError after `timeout_s`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        found = self.job(job_id)
+        while not found.is_final:
+            left = _LONG_POLL_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{job_id} is still {found.status} after {timeout_s:g} s")
+            headers = {"Prefer": f"wait={max(1, min(_LONG_POLL_S, int(left)))}"}
+            started = time.monotonic()
+            found = self._one(Job, self.request("GET", f"/v1/jobs/{job_id}", headers=headers))
+            # A server that does not wait must not be asked in a tight loop.
+            if not found.is_final and time.monotonic() - started < 0.2:
+                time.sleep(0.2)
+        return found
+
+    def metrics(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the rows of all finished epochs."""
+        found: list[dict[str, Any]] = self.request("GET", f"/v1/jobs/{job_id}/metrics").json()["items"]
+        return found
+
+    # Artifacts
+
+    def artifacts(self, job_id: str) -> list[Artifact]:
+        """Return what a job left."""
+        return list(self._many(Artifact, f"/v1/jobs/{job_id}/artifacts", {}))
+
+    def download(
+        self, job_id: str, artifact: Artifact, target: Path, progress: Progress | None = None
+    ) -> Path:
+        """Fetch one artifact to `target`, checked against its SHA-256, appearing there by rename.
+
+        Raises IntegrityError when other bytes arrive than were announced.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.part")
+        digest = hashlib.sha256()
+        done = 0
+        try:
+            with (
+                self.stream(f"/v1/jobs/{job_id}/artifacts/{artifact.name}") as response,
+                temporary.open("wb") as file,
+            ):
+                for chunk in response.iter_bytes(_CHUNK_BYTES):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, artifact.size_bytes)
+            if digest.hexdigest() != artifact.sha256:
+                raise IntegrityError(
+                    f"{artifact.name}: the downloaded bytes are not those that were announced"
+                )
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+
+def _is_local(url: str) -> bool:
+    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turn what a connection can suffer into UnreachableError."""
+    try:
+        yield
+    except (httpx.TransportError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise UnreachableError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
+
+
+def file_sha256(path: Path) -> hashlib._Hash:
+    """Hash a file piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256")
+
+
+def _chunks(path: Path, size: int, progress: Progress | None) -> Iterator[bytes]:
+    sent = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+            sent += len(chunk)
+            if progress is not None:
+                progress(sent, size)
+
+
+__all__ = ["ApiError", "Client", "Progress", "file_sha256", "reaching"]

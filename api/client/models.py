@@ -1,0 +1,83 @@
+"""The service's answers as typed values.
+
+Fields a newer server adds are kept rather than refused, so an old client goes on working.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the answer as the service gave it."""
+        return self.model_dump(mode="json")
+
+
+class Dataset(_Answer):
+    """An uploaded dataset and what its check found."""
+
+    id: str
+    name: str
+    status: Literal["ingesting", "ready", "invalid"]
+    size_bytes: int | None = None
+    num_classes: int | None = None
+    classes: list[str] | None = None
+    splits: dict[str, int] | None = None
+    num_boxes: int | None = None
+    problems: dict[str, int] | None = None
+
+
+class Architecture(_Answer):
+    """A model YAML that the service accepted."""
+
+    id: str
+    name: str
+    num_parameters: int | None = None
+    gflops: float | None = None
+    strides: list[float] | None = None
+    num_classes: int | None = None
+
+
+class Job(_Answer):
+    """A training job as it stands now."""
+
+    id: str
+    name: str | None = None
+    status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+    phase: str | None = None
+    attempt: int = 0
+    progress: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    created_at: Any = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self.status in FINAL_STATES
+
+
+class Artifact(_Answer):
+    """A file a job left."""
+
+    name: str
+    kind: str | None = None
+    size_bytes: int
+    sha256: str
+    media_type: str | None = None
+
+
+class Event(_Answer):
+    """One event of a job: `id` is where to resume, absent on snapshots; `data` is the payload."""
+
+    type: str
+    id: str | None = None
+    data: dict[str, Any] = {}

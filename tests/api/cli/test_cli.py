@@ -1,0 +1,201 @@
+"""The command line as a pipeline uses it: exit codes, JSON on standard output, messages on standard error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from api.cli.config import read_config
+from api.cli.main import app
+from api.cli.session import Options, connection_file, describe_problem, find_target
+from tests.api.client.fake_service import TOKEN, WEIGHTS, FakeService, event_text, running
+from tests.support.shared import ROOT
+
+Run = Callable[..., Result]
+
+EPOCH: dict[str, Any] = {"epoch": 0, "epochs": 2, "train": {"box": 0.1, "obj": 0.2, "cls": 0.3}, "val": None}
+EPOCH |= {"precision": 0.5, "recall": 0.4, "map50": 0.45, "map50_95": 0.2, "seconds": 1.5, "best": True}
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def run(service: FakeService) -> Iterator[Run]:
+    with running(service) as url:
+
+        def invoke(*arguments: str) -> Result:
+            environment = {"TRAINSHED_URL": url, "TRAINSHED_TOKEN": TOKEN}
+            return CliRunner().invoke(app, list(arguments), env=environment)
+
+        yield invoke
+
+
+def _streams(status: str) -> list[list[bytes]]:
+    return [
+        [
+            event_text("job", {"id": "job_1", "status": "running"}),
+            event_text("batch", {"epoch": 0, "batch": 0, "batches": 4, "loss": {"box": 0.1}}, "1-1"),
+            event_text("epoch", EPOCH, "1-2"),
+            event_text("job", {"id": "job_1", "status": status}),
+            event_text("end", {}),
+        ]
+    ]
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 4)])
+def test_submit_and_wait_exits_as_the_job_ends(
+    status: str, code: int, service: FakeService, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text("nc: 2\n")
+    (tmp_path / "cells.zip").write_bytes(b"PK")
+    service.final = service.job | {"status": status, "best": {"map50": 0.5}}
+    service.final["error"] = {"code": "X", "message": "why", "hint": "do"} if status == "failed" else None
+    service.streams = _streams(status)
+    files = ("-d", str(tmp_path / "cells.zip"), "-m", str(tmp_path / "tiny.yaml"))
+    result = run("jobs", "submit", *files, "--set", "epochs=2", "--set", "hyp.lr0=0.005", "--wait")
+    assert result.exit_code == code, result.output
+    assert result.stdout.splitlines()[0] == "job_1"
+    assert "mAP50 0.450" in result.stderr and "batch 1/4" not in result.stderr
+    sent = json.loads(service.asked("POST", "/v1/jobs")[0][1])
+    expected = {"epochs": 2, "hyp": {"lr0": 0.005}}
+    assert sent == {"dataset": "ds_1", "architecture": "arch_1", "config": expected}
+
+
+def test_submit_by_name_prints_json(run: Run) -> None:
+    result = run("jobs", "submit", "-d", "cells", "-m", "arch_1", "--json", "--wait")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["status"] == "succeeded"
+
+
+def test_timeout_is_5(service: FakeService, run: Run) -> None:
+    service.streams = [[event_text("job", {"status": "running"}), b"hang"]]
+    result = run("jobs", "submit", "-d", "ds_1", "-m", "arch_1", "--wait", "--timeout", "0.4")
+    assert result.exit_code == 5
+
+
+def test_an_invalid_dataset_fails_before_any_job(service: FakeService, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    service.dataset |= {"status": "invalid"}
+    result = run("jobs", "submit", "-d", str(tmp_path / "bad.zip"), "-m", "arch_1", "--wait")
+    assert result.exit_code == 1 and "labels/a.txt:3: above 1 [1.02] (and 1 more)" in result.stderr
+    assert service.asked("POST", "/v1/jobs") == []
+
+
+def test_unreachable_is_6() -> None:
+    result = CliRunner().invoke(app, ["--url", "http://127.0.0.1:9", "--token", "x", "jobs", "list"])
+    assert result.exit_code == 6 and "does not answer" in result.stderr
+
+
+def test_not_allowed_is_7(run: Run) -> None:
+    result = run("--token", "ts_wrong", "jobs", "list")
+    assert result.exit_code == 7 and "not allowed" in result.stderr
+
+
+def test_refused_input_is_2_with_line_and_column(service: FakeService, run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "m.yaml"
+    model.write_text("nc: [")
+    problem = {"line": 7, "column": 3, "message": "unknown module", "value": "Conf"}
+    service.refuse = (422, {"title": "bad", "code": "ARCHITECTURE_INVALID", "errors": [problem]})
+    result = run("models", "check", str(model))
+    assert result.exit_code == 2 and "line 7:3: unknown module [Conf]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("jobs",), ("jobs", "submit"), ("jobs", "nonsense"), ("datasets", "push")]
+)
+def test_usage_is_2(arguments: tuple[str, ...], run: Run) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_datasets_push_packs_a_folder(service: FakeService, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    (folder / "images").mkdir(parents=True)
+    (folder / "data.yaml").write_text("names: [a]\n")
+    (folder / "images" / "a.jpg").write_bytes(b"jpg")
+    (folder / "train.cache").write_bytes(b"pickle")
+    result = run("datasets", "push", str(folder))
+    assert result.exit_code == 0 and "ready: 3 train, 1 val; 12 boxes, 2 classes" in result.stdout
+    body = service.asked("PUT", "/v1/datasets")[0][1]
+    assert b"images/a.jpg" in body and b"train.cache" not in body
+
+
+def test_models_check_prints_the_size(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "m.yaml"
+    model.write_text("nc: 10\n")
+    result = run("models", "check", str(model), "--classes", "10")
+    assert (
+        result.exit_code == 0 and "1,234 parameters; 0.50 GFLOPs; strides 8, 16; 10 classes" in result.stdout
+    )
+
+
+def test_list_show_cancel(run: Run) -> None:
+    assert run("jobs", "list", "--limit", "1").stdout.split()[:2] == ["job_0", "queued"]
+    assert "succeeded" in run("jobs", "show", "job_1").stdout
+    assert run("jobs", "cancel", "job_1").exit_code == 0
+
+
+def test_watch_as_json_is_one_event_a_line(service: FakeService, run: Run) -> None:
+    service.streams = _streams("succeeded")
+    result = run("jobs", "watch", "job_1", "--json")
+    types = [json.loads(line)["type"] for line in result.stdout.splitlines()]
+    assert result.exit_code == 0 and types == ["job", "batch", "epoch", "job", "end"]
+
+
+def test_artifacts_get(run: Run, tmp_path: Path) -> None:
+    result = run("artifacts", "get", "job_1", "best.pt", "-o", str(tmp_path))
+    assert result.exit_code == 0 and (tmp_path / "best.pt").read_bytes() == WEIGHTS
+    assert run("artifacts", "get", "job_1", "nothing", "-o", str(tmp_path)).exit_code == 2
+
+
+def test_address_and_token_come_from_the_data_folder(tmp_path: Path) -> None:
+    path = connection_file(tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"url": "http://127.0.0.1:81", "token": "ts_local"}))
+    local = find_target(Options(None, None, tmp_path))
+    assert (local.url, local.token) == ("http://127.0.0.1:81", "ts_local")
+    # The token must not be sent to another address than it was found with.
+    other = find_target(Options("http://elsewhere", None, tmp_path))
+    assert (other.url, other.token) == ("http://elsewhere", None)
+
+
+def test_config_files_and_settings(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("epochs: 3\nhyp: {lr0: 0.1}\n")
+    values = read_config(path, ["epochs=5", "hyp.cls=2.0", "optimizer=SGD", "val.batch=null"])
+    assert values == {
+        "epochs": 5,
+        "hyp": {"lr0": 0.1, "cls": 2.0},
+        "optimizer": "SGD",
+        "val": {"batch": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        ({"pointer": "/epochs", "message": "too small", "value": "0"}, "/epochs: too small [0]"),
+        ({"file": "a.txt", "line": 2, "message": "bad"}, "a.txt:2: bad"),
+        ({"message": "bad"}, "bad"),
+    ],
+)
+def test_problems_in_one_line(problem: dict[str, Any], text: str) -> None:
+    assert describe_problem(problem) == text
+
+
+def test_the_command_line_loads_nothing_of_the_service() -> None:
+    code = (
+        "import sys; import api.cli.main; names = 'torch cv2 sqlalchemy celery redis fastapi api.domain';"
+        "print([name for name in names.split() if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,140 @@
+"""The client against a scripted server: requests as promised, errors by kind, gap-free streams."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.client import ApiError, Client, NotAllowedError, UnreachableError
+from api.client.errors import IntegrityError
+from api.client.follow import follow
+from api.client.sse import Message, messages
+from tests.api.client.fake_service import TOKEN, WEIGHTS, FakeService, event_text, running
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def client(service: FakeService) -> Iterator[Client]:
+    with running(service) as url, Client(url, TOKEN) as client:
+        yield client
+
+
+def test_an_upload_carries_its_digest_and_reports_progress(
+    service: FakeService, client: Client, tmp_path: Path
+) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(b"x" * 600_000)
+    seen: list[tuple[int, int]] = []
+    dataset = client.push_dataset(archive, "cells", lambda done, total: seen.append((done, total)))
+    assert dataset.id == "ds_1" and dataset.status == "ingesting"
+    (headers, body) = service.asked("PUT", "/v1/datasets")[0]
+    digest = base64.b64encode(hashlib.sha256(archive.read_bytes()).digest()).decode()
+    assert headers["repr-digest"] == f"sha-256=:{digest}:"
+    assert headers["content-length"] == "600000" and body == archive.read_bytes()
+    assert seen[-1] == (600_000, 600_000) and len(seen) > 1
+
+
+def test_pages_are_followed(client: Client) -> None:
+    assert [job.id for job in client.jobs()] == ["job_0", "job_1"]
+
+
+def test_a_submission_carries_its_key(service: FakeService, client: Client) -> None:
+    job = client.submit({"dataset": "ds_1", "architecture": "arch_1", "config": {}}, idempotency_key="k")
+    headers, body = service.asked("POST", "/v1/jobs")[0]
+    assert job.id == "job_1" and headers["idempotency-key"] == "k"
+    assert json.loads(body)["dataset"] == "ds_1"
+
+
+def test_a_download_is_checked_and_appears_whole(client: Client, tmp_path: Path) -> None:
+    (artifact,) = client.artifacts("job_1")
+    path = client.download("job_1", artifact, tmp_path / "deep" / "best.pt")
+    assert path.read_bytes() == WEIGHTS
+    wrong = artifact.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(IntegrityError):
+        client.download("job_1", wrong, tmp_path / "wrong.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["deep"]
+
+
+def test_wrong_token_is_not_allowed(service: FakeService) -> None:
+    with running(service) as url, Client(url, "ts_wrong") as client, pytest.raises(NotAllowedError) as caught:
+        client.job("job_1")
+    assert caught.value.code == "TOKEN_INVALID" and caught.value.status == 401
+
+
+def test_a_problem_keeps_its_places(service: FakeService, client: Client) -> None:
+    service.refuse = (422, {"title": "t", "code": "CONFIG_INVALID", "errors": [{"pointer": "/epochs"}]})
+    with pytest.raises(ApiError) as caught:
+        client.job("job_1")
+    assert caught.value.errors == [{"pointer": "/epochs"}]
+
+
+def test_nobody_there_is_unreachable() -> None:
+    with Client("http://127.0.0.1:9", TOKEN) as client, pytest.raises(UnreachableError):
+        client.job("job_1")
+
+
+def test_waiting_ends_at_its_time(service: FakeService, client: Client) -> None:
+    service.final = service.job | {"status": "running"}
+    with pytest.raises(TimeoutError):
+        client.wait_for_job("job_1", timeout_s=0.3)
+
+
+def test_a_cut_stream_is_resumed_after_the_last_id(service: FakeService, client: Client) -> None:
+    snapshot = event_text("job", {"status": "running"})
+    service.streams = [
+        [snapshot, event_text("batch", {"n": 1}, "1-1"), b"id: 1-2\nevent: batch\ndata: {"],
+        [snapshot, event_text("batch", {"n": 2}, "1-2"), event_text("lagged", {})],
+        [snapshot, event_text("epoch", {"n": 3}, "1-3"), event_text("end", {})],
+    ]
+    events = list(follow(client, "job_1"))
+    assert [e.id for e in events if e.id] == ["1-1", "1-2", "1-3"]
+    assert events[-1].type == "end"
+    asked = [headers.get("last-event-id") for headers, _ in service.asked("GET", "/v1/jobs/job_1/events")]
+    assert asked == [None, "1-1", "1-2"]
+
+
+def test_a_finished_and_read_job_ends_at_once(client: Client) -> None:
+    assert [event.type for event in follow(client, "job_1", after="1-9")] == ["end"]
+
+
+def test_following_ends_at_the_deadline_though_nothing_comes(service: FakeService, client: Client) -> None:
+    service.streams = [[event_text("job", {"status": "running"}), b"hang"]]
+    with pytest.raises(TimeoutError):
+        list(follow(client, "job_1", deadline=time.monotonic() + 0.5))
+
+
+def test_following_gives_up_on_a_service_that_stays_away(service: FakeService) -> None:
+    with Client("http://127.0.0.1:9", TOKEN) as client, pytest.raises(UnreachableError):
+        list(follow(client, "job_1", give_up_s=0.3))
+
+
+def test_a_refusal_is_not_tried_again(service: FakeService, client: Client) -> None:
+    service.refuse = (404, {"title": "t", "code": "NOT_FOUND"})
+    with pytest.raises(ApiError):
+        list(follow(client, "job_1"))
+    assert len(service.asked("GET", "/v1/jobs/job_1/events")) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["data: a", ""], [Message("message", "a", None)]),
+        (["event: x", "id: 3", "data: a", "data: b", ""], [Message("x", "a\nb", "3")]),
+        ([": ping", "", "data:a", ""], [Message("message", "a", None)]),
+        (["event: x", "", "data: a", ""], [Message("message", "a", None)]),
+        (["data: cut"], []),
+        (["id: a\0b", "data: a", ""], [Message("message", "a", None)]),
+    ],
+)
+def test_event_stream_grammar(lines: list[str], found: list[Message]) -> None:
+    assert list(messages(lines)) == found
