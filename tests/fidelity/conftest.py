@@ -1,14 +1,13 @@
 """Counts golden cases and holds the suite to `expected.toml`.
 
-A case passes if all its tests pass, and counts as skipped if every one of them is skipped. Knows nothing of
-kinds; what a case means is the business of its test file.
+Knows nothing of kinds; what a case means is the business of its test file, what the count means that of
+`tally`.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Generator
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -21,27 +20,8 @@ from tests.fidelity.harness import (
     golden_folder,
     has_code,
 )
+from tests.fidelity.tally import Key, Tally, judge
 from tests.support.shared import golden_dir
-
-Key = tuple[str, str]
-
-
-@dataclass
-class Tally:
-    """Outcomes of the golden cases seen in this session."""
-
-    selected: set[Key] = field(default_factory=set)
-    outcomes: dict[Key, set[str]] = field(default_factory=dict)
-    verdicts: list[str] = field(default_factory=list)
-
-    def passed(self) -> set[Key]:
-        """Cases with a passing test and no failing one."""
-        return {key for key, seen in self.outcomes.items() if "passed" in seen and "failed" not in seen}
-
-    def skipped(self) -> set[Key]:
-        """Cases of which every test was skipped."""
-        return {key for key, seen in self.outcomes.items() if seen == {"skipped"}}
-
 
 TALLY = pytest.StashKey[Tally]()
 
@@ -82,24 +62,12 @@ def pytest_runtest_makereport(
     return report
 
 
-def barren_kinds(tally: Tally, total: list[Case]) -> list[str]:
-    """Return the kinds that have a test file, of which every case was tried and none passed."""
-    passed = {kind for kind, _ in tally.passed()}
-    return sorted({case.kind for case in total if has_code(case.kind)} - passed)
-
-
-def judge(tally: Tally, total: list[Case]) -> list[str]:
-    """Return why a complete run of the suite is not good enough."""
-    verdicts = [f"kind {kind}: has code but no passing case" for kind in barren_kinds(tally, total)]
+def expectation() -> dict[str, int] | None:
+    """Return what the default golden folder must reach, None for another folder."""
     folder = golden_folder()
-    if folder is not None and folder.resolve() == default_golden_folder().resolve():
-        expected = tomllib.loads((HERE / "expected.toml").read_text())
-        passed, skipped = len(tally.passed()), len(tally.skipped())
-        if passed < expected["passed"]:
-            verdicts.append(f"passed fell from {expected['passed']} to {passed}")
-        if skipped > expected["skipped"]:
-            verdicts.append(f"skipped rose from {expected['skipped']} to {skipped}")
-    return verdicts
+    if folder is None or folder.resolve() != default_golden_folder().resolve():
+        return None
+    return tomllib.loads((HERE / "expected.toml").read_text())
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -107,7 +75,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a session that ran every golden case and falls behind what was reached."""
     tally, total = tally_of(session.config), all_cases()
     if total and tally.outcomes and tally.selected >= {(case.kind, case.name) for case in total}:
-        tally.verdicts = judge(tally, total)
+        coded = {case.kind for case in total if has_code(case.kind)}
+        tally.verdicts = judge(tally, coded, expectation())
         if tally.verdicts and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -18,7 +18,7 @@ from yolocore.spec.blocks import BLOCKS, proto
 from yolocore.spec.layers import Layer, Plan
 from yolocore.spec.sketch import Shape, Sketch, SketchError
 from yolocore.spec.strides import MAX_SIDE, common_stride, scaled_repeats, stride_factor
-from yolocore.spec.words import HEADS, MAX_REPEATS, MAX_WIDTH, WORDS
+from yolocore.spec.words import HEADS, MAX_CLASSES, MAX_REPEATS, MAX_WIDTH, WORDS
 
 __all__ = ["Layer", "Plan", "plan_architecture"]
 
@@ -85,7 +85,10 @@ class _Planner:
 
     def _classes(self, given: int | None) -> int:
         written = self.arch.rows[-1].args["nc"]
-        count = given or self.arch.nc
+        count = self.arch.nc if given is None else given
+        if count is not None and not 1 <= count <= MAX_CLASSES:
+            message = f"the number of classes must be 1 to {MAX_CLASSES}"
+            raise_problems(self.arch.source, [Problem("BAD_VALUE", message, value=str(count))])
         if count is None:
             count = written if isinstance(written, int) else DEFAULT_CLASSES
             if not isinstance(written, int):
