@@ -11,7 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.fidelity.harness import Case, cases
-from yolocore.ops import boxes, polygons
+from yolocore.data import geometry
+from yolocore.ops import boxes
+from yolocore.ops.polygons import points_to_box_xyxy
+from yolocore.spec.labels import LabelRow, parse_label_line
 
 Array = NDArray[Any]
 
@@ -25,6 +28,24 @@ def ciou_gradient(case: Case) -> Array:
 def paired(case: Case, kind: boxes.IouKind) -> Array:
     pair = (torch.from_numpy(case.inputs[f"pair_{side}_xywh"]) for side in "pt")
     return boxes.paired_iou(*pair, kind=kind).numpy()
+
+
+def rows(boxes_of_rows: Array) -> Array:
+    """Put a class in front of each box."""
+    return np.concatenate((np.zeros_like(boxes_of_rows[:, :1]), boxes_of_rows), 1)
+
+
+def outline_box(points: Array) -> Array:
+    """Return the box that the label reader puts around an outline.
+
+    The reader takes fractions of a picture, so the outline is moved and scaled into one, and its box back.
+    """
+    low = points.astype(np.float64).min(0)
+    unit = float((points - low).max())
+    numbers = " ".join(repr(float(value)) for value in ((points - low) / unit).ravel())
+    row = parse_label_line(f"0 {numbers}", num_classes=1)
+    assert isinstance(row, LabelRow)
+    return np.array([row.x, row.y, row.w, row.h]) * unit + np.append(low, [0, 0])
 
 
 def scaled(case: Case) -> Array:
@@ -50,21 +71,21 @@ ANSWERS: dict[str, Callable[[Case], Array]] = {
     "pair_ciou_grad_of_sum_1_minus": ciou_gradient,
     "xywh2xyxy": lambda case: boxes.xywh_to_xyxy(case.inputs["pair_p_xywh"]),
     "xyxy2xywh": lambda case: boxes.xyxy_to_xywh(case.inputs["a_xyxy"]),
-    "xywhn2xyxy_w200_h100_padw7_padh3": lambda case: boxes.xywh_norm_to_xyxy_px(
-        case.inputs["xywhn"], width=200, height=100, pad_w=7, pad_h=3
-    ),
-    "xyxy2xywhn_w120_h90_clip_eps1e-3": lambda case: boxes.xyxy_px_to_xywh_norm(
-        case.inputs["a_xyxy"], width=120, height=90, clip_margin_px=1e-3
-    ),
+    "xywhn2xyxy_w200_h100_padw7_padh3": lambda case: geometry.xywh_norm_to_xyxy_px(
+        rows(case.inputs["xywhn"]), (200, 100), (7, 3)
+    )[:, 1:],
+    "xyxy2xywhn_w120_h90_clip_eps1e-3": lambda case: geometry.xyxy_px_to_xywh_norm(
+        rows(case.inputs["a_xyxy"]), (90, 120), margin=1e-3
+    )[:, 1:],
     "scale_boxes_384x640_to_720x1280": scaled,
     "scale_boxes_ratio_pad": lambda case: boxes.scale_boxes_to_image(
         torch.from_numpy(case.inputs["a_xyxy"]), (60, 100), (0.8, 0.8), (24, 16)
     ).numpy(),
-    "segments2boxes_xywh": lambda case: polygons.polygons_to_boxes_xywh(list(case.inputs["segments"])),
+    "segments2boxes_xywh": lambda case: np.stack([outline_box(points) for points in case.inputs["segments"]]),
     "segment2box_w80_h70": lambda case: np.stack(
-        [polygons.polygon_to_box_xyxy(points, width=80, height=70) for points in case.inputs["segments"]]
+        [points_to_box_xyxy(points, (70, 80)) for points in case.inputs["segments"]]
     ),
-    "resample_first_n50": lambda case: polygons.resample_polygon(case.inputs["segments"][0], 50),
+    "resample_first_n50": lambda case: geometry.resample_polygon(case.inputs["segments"][0], 50),
     "box_candidates_0.10": lambda case: candidates(case, 0.10),
     "box_candidates_0.01": lambda case: candidates(case, 0.01),
 }

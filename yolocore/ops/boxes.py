@@ -38,41 +38,6 @@ def xyxy_to_xywh(boxes_xyxy: Boxes) -> Boxes:
     return _join((low + high) / 2, high - low)
 
 
-def xywh_norm_to_xyxy_px(
-    boxes_xywh_norm: NDArray[np.floating[Any]],
-    *,
-    width: float,
-    height: float,
-    pad_w: float = 0.0,
-    pad_h: float = 0.0,
-) -> NDArray[np.floating[Any]]:
-    """Turn (n, 4) normalised centre and size into pixel corners of a picture that is moved by the pad."""
-    size = np.array([width, height], boxes_xywh_norm.dtype)
-    pad = np.array([pad_w, pad_h], boxes_xywh_norm.dtype)
-    centre, half = boxes_xywh_norm[:, 0:2], boxes_xywh_norm[:, 2:4] / 2
-    return np.concatenate((size * (centre - half) + pad, size * (centre + half) + pad), 1)
-
-
-def xyxy_px_to_xywh_norm(
-    boxes_xyxy_px: NDArray[np.floating[Any]],
-    *,
-    width: float,
-    height: float,
-    clip_margin_px: float | None = None,
-) -> NDArray[np.floating[Any]]:
-    """Turn (n, 4) pixel corners into normalised centre and size.
-
-    With `clip_margin_px` the corners are first clipped to [0, side - margin]; the argument is not changed.
-    """
-    size = np.array([width, height], boxes_xyxy_px.dtype)
-    corners = boxes_xyxy_px
-    if clip_margin_px is not None:
-        limit = np.tile(size - np.asarray(clip_margin_px, size.dtype), 2)
-        corners = np.clip(boxes_xyxy_px, 0, limit)
-    low, high = corners[:, 0:2], corners[:, 2:4]
-    return np.concatenate(((low + high) / 2 / size, (high - low) / size), 1)
-
-
 def letterbox_geometry(
     model_hw: tuple[int, int], image_hw: tuple[int, int]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -173,14 +138,14 @@ def box_candidates(
     before_xyxy_px: NDArray[np.floating[Any]],
     after_xyxy_px: NDArray[np.floating[Any]],
     *,
-    min_area_ratio: float,
+    min_area_ratio: float | NDArray[np.floating[Any]],
     min_side_px: float = 2.0,
     max_aspect: float = 100.0,
 ) -> NDArray[np.bool_]:
     """Tell which of (n, 4) boxes are still worth keeping after a warp.
 
-    A box stays if both sides exceed `min_side_px`, its area exceeds `min_area_ratio` of the area before, and
-    its longer side is under `max_aspect` times the shorter.
+    A box stays if both sides exceed `min_side_px`, its area exceeds `min_area_ratio` (one for all, or (n,))
+    of the area before, and its longer side is under `max_aspect` times the shorter.
     """
     eps = 1e-16
     size_before = before_xyxy_px[:, 2:4] - before_xyxy_px[:, 0:2]
