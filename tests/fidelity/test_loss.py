@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.fidelity.harness import Case, cases
 from yolocore.loss.detection import DetectionLoss, to_tensors
+from yolocore.loss.terms import binary_cross_entropy, blurred_cross_entropy, quality_focal
 from yolocore.ops.assign import LevelMatches, assign_targets
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
@@ -68,3 +69,22 @@ def test_items_total_and_gradient(case: Case, channels_last: bool) -> None:
     after = case.result.get(f"balance{case.meta.get('calls', 1)}")
     if after is not None:
         np.testing.assert_allclose(loss.balance, after[: len(maps)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", cases("small"), ids=str)
+def test_focal_terms(case: Case) -> None:
+    if "focal_pred" not in case.outputs:
+        pytest.skip("this case has no focal terms")
+    logits, truth = (torch.from_numpy(case.outputs[f"focal_{name}"]) for name in ("pred", "true"))
+    weight = torch.tensor([1.3])
+    for name, expected in case.outputs.items():
+        kind, _, setting = name.partition("_")
+        if kind == "focal" and setting.startswith("g"):
+            terms = binary_cross_entropy(logits, truth, pos_weight=weight, gamma=float(setting[1:]))
+        elif kind == "qfocal":
+            terms = quality_focal(logits, truth, pos_weight=weight, gamma=float(setting[1:]))
+        elif kind == "bceblur":
+            terms = blurred_cross_entropy(logits, truth, alpha=float(setting.removeprefix("alpha")))
+        else:
+            continue
+        np.testing.assert_allclose(terms.mean().numpy(), expected, err_msg=name, **TOLERANCE)

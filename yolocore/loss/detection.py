@@ -59,16 +59,13 @@ class DetectionLoss:
         label_smoothing: float = 0.0,
         fl_gamma: float = 0.0,
         autobalance: bool = False,
-        anchors_grid: Tensor | None = None,
     ) -> None:
-        """Take final gains (see `scale_gains`), the strides in pixels, and the levels' order from the head.
+        """Take final gains (see `scale_gains`) and the strides in pixels, in the head's order of levels.
 
-        `anchors_grid` (levels, anchors, 2) is accepted for a check of the number of levels only: the matched
-        rows bring their anchors with them.
+        Anchors are not needed: the matched rows bring theirs with them.
         """
         self.num_classes = num_classes
         self.strides = [float(stride) for stride in strides]
-        assert anchors_grid is None or len(anchors_grid) == len(self.strides)
         self.gains = Gains(box, obj, cls)
         self.cls_pw, self.obj_pw = cls_pw, obj_pw
         self.class_true, self.class_other = label_smoothing_targets(label_smoothing)
