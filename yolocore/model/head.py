@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,7 @@ class Detect(nn.Module):
                 self._grids[key] = torch.stack((x, y), -1)
         return self._grids[key]
 
-    def forward(self, features: Maps) -> Maps | tuple[Tensor, Maps]:
+    def forward(self, features: Maps) -> Any:
         """Return raw maps in train mode, (decoded, raw maps) otherwise."""
         maps = self.raw_maps(features)
         return maps if self.training else (self.decode(maps), maps)
@@ -134,9 +135,7 @@ class Segment(Detect):
         super().__init__(num_classes, anchors_px, strides, channels, num_masks)
         self.proto = Proto(channels[0], num_masks, num_prototypes, default=default)
 
-    def forward(  # type: ignore[override]
-        self, features: Maps
-    ) -> tuple[Maps, Tensor] | tuple[Tensor, Tensor, Maps]:
+    def forward(self, features: Maps) -> Any:
         """Return (raw maps, prototypes) in train mode, (decoded, prototypes, raw maps) otherwise."""
         prototypes: Tensor = self.proto(features[0])
         maps = self.raw_maps(features)
