@@ -165,13 +165,16 @@ def needs_migration(store: Store) -> bool:
 
 def insert_or_ignore(conn: Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless its key is there; tells whether it was inserted."""
+    # Told by RETURNING: the row count of an INSERT is not kept by every driver.
     if conn.dialect.name == "postgresql":
         from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-        return conn.execute(pg_insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+        statement: Any = pg_insert(table).values(values).on_conflict_do_nothing()
+    else:
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-    return conn.execute(sqlite_insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+        statement = sqlite_insert(table).values(values).on_conflict_do_nothing()
+    return conn.execute(statement.returning(sa.literal(1))).one_or_none() is not None
 
 
 def _is_transient(error: DBAPIError) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from api.domain import tables
 from api.domain.architectures import ArchitectureBook, NewArchitecture
@@ -125,6 +126,7 @@ def open_library(template: Path, folder: Path, **more: Any) -> Iterator[Library]
     if settings.database_url is None:
         shutil.copyfile(template, folder / "book.sqlite3")
     store = open_store(settings)
+    hurry(store)
     if settings.database_url is not None:
         migrate(settings.sql_url)
         store.write(_empty)
@@ -132,6 +134,15 @@ def open_library(template: Path, folder: Path, **more: Any) -> Iterator[Library]
         yield Library(settings, store, ManualClock())
     finally:
         store.close()
+
+
+def hurry(store: Store) -> None:
+    """Let SQLite not wait for the disk: no test here pulls the plug."""
+    if store.dialect == "sqlite":
+
+        @event.listens_for(store.engine, "connect")
+        def _configure(connection: Any, _record: object) -> None:
+            connection.execute("PRAGMA synchronous=OFF")
 
 
 def _empty(conn: sa.Connection) -> None:

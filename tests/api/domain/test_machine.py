@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import event
 
 from api.domain.clock import ManualClock
 from api.domain.errors import Conflict, Fenced
@@ -24,7 +23,7 @@ from api.domain.failures import Failure, FailureCode
 from api.domain.leasing import Held
 from api.domain.records import EpochRow, JobStatus, Wish
 from api.domain.store import open_store
-from tests.api.domain.library import OWNER, QUEUE, Library, make_template, pointer, short_settings
+from tests.api.domain.library import OWNER, QUEUE, Library, hurry, make_template, pointer, short_settings
 
 TEMPLATE = Path()
 FINAL = {"succeeded", "failed", "cancelled"}
@@ -82,7 +81,7 @@ class BookMachine(RuleBasedStateMachine):
         shutil.copyfile(TEMPLATE, self.folder / "book.sqlite3")
         config = short_settings(self.folder, job_retries=RETRIES)
         store = open_store(config)
-        event.listen(store.engine, "connect", _hurry)
+        hurry(store)
         self.library = Library(config, store, ManualClock())
         self.book = self.library.jobs
         self.job_id = self.library.submit().id
@@ -240,12 +239,7 @@ class BookMachine(RuleBasedStateMachine):
         assert len(self.book.attempts(self.job_id)) == self.model.attempt
 
 
-def _hurry(connection: Any, _record: object) -> None:
-    connection.execute("PRAGMA synchronous=OFF")
-    connection.execute("PRAGMA journal_mode=MEMORY")
-
-
 BookMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestBook = BookMachine.TestCase

@@ -9,15 +9,18 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from api.domain import tables
 from api.domain.errors import Fenced, NotFound
 from api.domain.failures import Failure, FailureCode
+from api.domain.ids import new_id
 from api.domain.jobs import JobBook
 from api.domain.leasing import Held
 from api.domain.records import Artifact, EpochRow, JobStatus
 from api.domain.settings import Settings
 from api.domain.store import open_store
-from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, open_library, pointer
+from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, hurry, open_library, pointer
 
 CRASH = Failure(FailureCode.CRASHED, "signal 11", evidence={"signal": 11})
 VERDICT = Failure(FailureCode.CONFIG_INVALID, "batch 0", place="/batch", value="0")
@@ -311,6 +314,7 @@ def claim_all(book: JobBook, worker: str) -> list[str]:
 def claim_in_process(settings_json: str, worker: str) -> list[str]:
     settings = Settings.model_validate_json(settings_json)
     store = open_store(settings)
+    hurry(store)
     try:
         return claim_all(JobBook(store, settings), worker)
     finally:
@@ -318,8 +322,16 @@ def claim_in_process(settings_json: str, worker: str) -> list[str]:
 
 
 def submit_many(library: Library, count: int) -> set[str]:
-    new = library.new_job()
-    return {f"{library.jobs.submit(new).job.id}/1" for _ in range(count)}
+    """Queue one job by the book and copies of its row, in one transaction; return the claims to come."""
+    first = library.submit().id
+    ids = [first, *(new_id("job") for _ in range(count - 1))]
+
+    def copy(conn: sa.Connection) -> None:
+        row = conn.execute(sa.select(tables.jobs).where(tables.jobs.c.id == first)).mappings().one()
+        conn.execute(sa.insert(tables.jobs), [{**row, "id": job_id} for job_id in ids[1:]])
+
+    library.store.write(copy)
+    return {f"{job_id}/1" for job_id in ids}
 
 
 def test_four_processes_claim_each_job_once(library: Library) -> None:
