@@ -49,8 +49,17 @@ class Run:
             self.emit("resume", epoch=first, batch=0, after=resume["after"])
         self.emit("phase", phase="training")
         for epoch in range(first, self.epochs):
+            if self.attempt == 1 and epoch == self.options.hold_at:
+                self.hold(epoch)
             self.epoch(epoch)
         self.finish(0, outcome="succeeded")
+
+    def hold(self, epoch: int) -> None:
+        """Wait before an epoch for a file named `go`, as a slow machine would."""
+        while not (self.folder / "go").exists():
+            time.sleep(0.02)
+            if self.stop.is_set():
+                self.obey(epoch)
 
     def epoch(self, epoch: int) -> None:
         for batch in range(self.options.batches):
@@ -113,6 +122,7 @@ def main() -> None:
     parser.add_argument("--batch-s", type=float, default=0.01)
     parser.add_argument("--die-in-attempt", type=int, action="append", default=[])
     parser.add_argument("--die-after-epoch", type=int, default=-1)
+    parser.add_argument("--hold-at", type=int, help="wait at this epoch of the first attempt")
     parser.add_argument("--fail", nargs=2, metavar=("EXIT", "CODE"))
     parser.add_argument("--deaf", action="store_true")
     parser.add_argument("--helper", action="store_true", help="keep a helper process in the group")

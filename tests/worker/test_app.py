@@ -98,16 +98,16 @@ def test_a_nudge_runs_a_job_and_sigterm_drains(
 def test_a_killed_worker_takes_its_child_along_and_another_goes_on(
     books: Books, start_worker: StartWorker
 ) -> None:
-    worker = start_worker("--batch-s", "0.05")
+    worker = start_worker("--hold-at", "4")
     job = books.submit(epochs=12)
     with run_loops(books.settings, books.store):
         pid = child_pid(books, job)
-        until(lambda: len(books.jobs.epochs(job.id)) >= 2)
+        until(lambda: len(books.jobs.epochs(job.id)) == 4)
         worker.kill()
         worker.wait()
         until(lambda: not alive(pid), timeout_s=1)
         assert books.jobs.get(job.id).status is JobStatus.RUNNING
-        start_worker("--batch-s", "0.01")
+        start_worker()
         until(lambda: books.jobs.get(job.id).status is JobStatus.SUCCEEDED, timeout_s=25)
     ended = books.jobs.get(job.id)
     assert (ended.attempt, ended.failures) == (2, 1)
