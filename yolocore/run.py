@@ -31,7 +31,7 @@ from yolocore.spec.plan import Plan
 from yolocore.train.checkpoint import Snapshot, load_checkpoint
 from yolocore.train.ema import Ema
 from yolocore.train.evaluator import Evaluator
-from yolocore.train.export import export_pictures, export_weights, figures, judge_best
+from yolocore.train.export import export_figures, export_pictures, export_weights, figures, judge_best
 from yolocore.train.failures import naming_failures
 from yolocore.train.inputs import Data, plan_run, read_folder, read_manifest, usable_device
 from yolocore.train.numerics import numerics
@@ -296,8 +296,11 @@ class _Run:
             if interruption.wish != "stop":
                 raise
             return RunResult("succeeded", None, best, _row_metrics(trainer), artifacts)
-        artifacts += export_pictures(output, result=result, rows=trainer.rows, names=self.data.names)
-        return RunResult("succeeded", None, best, figures(result, self.data.names), artifacts)
+        metrics = figures(result, self.data.names)
+        artifacts.append(export_figures(output, metrics))
+        if self.settings.pictures:
+            artifacts += export_pictures(output, result=result, rows=trainer.rows, names=self.data.names)
+        return RunResult("succeeded", None, best, metrics, artifacts)
 
     def _identity(self) -> dict[str, Any]:
         return {

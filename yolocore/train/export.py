@@ -52,7 +52,7 @@ def judge_best(
 def export_pictures(
     output: RunFolder, *, result: ValidationResult, rows: Sequence[EpochDone], names: Sequence[str]
 ) -> list[ArtifactSaved]:
-    """Draw curves, confusion, losses and predictions, write the figures of each class; announce all."""
+    """Draw curves, confusion matrix, losses and predictions, and announce them."""
     folder = output.artifacts
     paths: list[Path] = [
         *plot_curves(result.metrics, names, folder),
@@ -61,11 +61,13 @@ def export_pictures(
     ]
     if result.samples:
         paths.append(draw_predictions(result.samples, names, folder / "predictions.jpg"))
-    text = json.dumps(figures(result, names), indent=2, ensure_ascii=False) + "\n"
-    return [
-        *(output.announce_file(path) for path in paths),
-        output.announce(publish(folder / "metrics.json", text.encode(), durable=False)),
-    ]
+    return [output.announce_file(path) for path in paths]
+
+
+def export_figures(output: RunFolder, values: dict[str, Any]) -> ArtifactSaved:
+    """Write and announce metrics.json."""
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return output.announce(publish(output.artifacts / "metrics.json", text.encode(), durable=False))
 
 
 def figures(result: ValidationResult, names: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Plain values; it must not know how any of it is carried out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,7 +21,8 @@ CACHES: tuple[CacheName, ...] = ("none", "disk", "ram")
 class RunSettings:
     """Time and place: nothing here changes the numbers, except `threads` where the configuration has none.
 
-    `keep_checkpoints` None only ever adds checkpoints; a number keeps the newest ones.
+    `keep_checkpoints` None only ever adds checkpoints; a number keeps the newest ones. `pictures` are the
+    plots and predictions at the end.
     """
 
     device: str = "cpu"
@@ -31,21 +32,14 @@ class RunSettings:
     checkpoint_every_s: float = 60.0
     threads: int | None = None
     keep_checkpoints: int | None = None
+    pictures: bool = True
 
     def within(self, hints: Runtime) -> RunSettings:
         """Follow a run's hints as far as these settings allow: fewer threads, a smaller cache, the CPU."""
         workers = self.loader_threads if hints.workers is None else min(hints.workers, self.loader_threads)
         cache = self.cache if hints.cache is None else min(hints.cache, self.cache, key=CACHES.index)
         device = "cpu" if hints.device == "cpu" else self.device
-        return RunSettings(
-            device=device,
-            loader_threads=workers,
-            cache=cache,
-            cache_dir=self.cache_dir,
-            checkpoint_every_s=self.checkpoint_every_s,
-            threads=self.threads,
-            keep_checkpoints=self.keep_checkpoints,
-        )
+        return replace(self, device=device, loader_threads=workers, cache=cache)
 
 
 @dataclass(frozen=True)
