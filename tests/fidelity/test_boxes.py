@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tests.fidelity.harness import Case, cases
 from yolocore.data import geometry
 from yolocore.ops import boxes
-from yolocore.ops.polygons import points_to_box_xyxy
 from yolocore.spec.labels import LabelRow, parse_label_line
 
 Array = NDArray[Any]
@@ -83,7 +82,7 @@ ANSWERS: dict[str, Callable[[Case], Array]] = {
     ).numpy(),
     "segments2boxes_xywh": lambda case: np.stack([outline_box(points) for points in case.inputs["segments"]]),
     "segment2box_w80_h70": lambda case: np.stack(
-        [points_to_box_xyxy(points, (70, 80)) for points in case.inputs["segments"]]
+        [boxes.points_to_box_xyxy(points, (70, 80)) for points in case.inputs["segments"]]
     ),
     "resample_first_n50": lambda case: geometry.resample_polygon(case.inputs["segments"][0], 50),
     "box_candidates_0.10": lambda case: candidates(case, 0.10),

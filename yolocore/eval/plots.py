@@ -33,10 +33,12 @@ _PALETTE = (
     (204, 121, 167),
     (240, 228, 66),
 )
+_TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
 _MAX_CLASS_LINES = 20
 _MAX_NUMBERED_CELLS = 30
 _BLANK_BELOW = 0.005
 _CELL_PX = 320
+_FONT_SCALE = 0.38
 
 
 def plot_curves(metrics: DetectionMetrics, names: Sequence[str], folder: Path) -> list[Path]:
@@ -110,6 +112,8 @@ def plot_epochs(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     `rows` as in `epoch` events: `train` and `val` {box, obj, cls} (val may be None), `precision`, `recall`,
     `map50`, `map50_95`; a missing or None value leaves a gap.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(14, 7)
     panels = [figure.add_subplot(2, 4, place + 1) for place in range(8)]
     epochs = [int(row["epoch"]) + 1 for row in rows]
@@ -123,9 +127,10 @@ def plot_epochs(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     for axes, name in zip(panels[3:], metrics, strict=True):
         values = [_number(row.get(name)) for row in rows]
         axes.plot(epochs, values, color=_colour(2), marker="." if len(rows) < 30 else None)
-        axes.set_title(name)
+        axes.set_title(_TITLES.get(name, name))
     for axes in panels:
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     return _save(figure, path)
 
@@ -168,14 +173,23 @@ def _draw_boxes(
         x1, y1, x2, y2 = (round(float(value) * gain) for value in box_xyxy_px)
         cv2.rectangle(cell, (x1, y1), (x2, y2), colour, 2)
         name = names[cls] if cls < len(names) and names[cls].isascii() else f"#{cls}"
-        _write(cell, name + note, (x1, max(y1 - 3, 9)), colour)
-    _write(cell, caption if caption.isascii() else "picture: labels", (3, _CELL_PX - 5), (255, 255, 255))
+        _write(cell, name + note, (x1, y1), colour)
+    _write(cell, caption if caption.isascii() else "picture: labels", (0, _CELL_PX - 1), (32, 32, 32))
+    cell[:, -1] = cell[0] = 255
     return cell
 
 
-def _write(cell: NDArray[np.uint8], text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
+def _write(
+    cell: NDArray[np.uint8], text: str, place: tuple[int, int], background: tuple[int, int, int]
+) -> None:
+    """Write on a filled strip whose lower left corner is `place`, black or white, whichever is told apart."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, 1)
+    left = max(min(place[0], _CELL_PX - width - 2), 0)
+    bottom = max(place[1], height + 4)
+    cv2.rectangle(cell, (left, bottom - height - 4), (left + width + 2, bottom), background, cv2.FILLED)
+    ink = (0, 0, 0) if sum(background) > 330 else (255, 255, 255)
+    origin = (left + 1, bottom - 3)
+    cv2.putText(cell, text, origin, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, ink, 1, cv2.LINE_AA)
 
 
 def _figure(width_in: float, height_in: float) -> Figure:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Boxes = TypeVar("Boxes", NDArray[Any], Tensor)
+Number = TypeVar("Number", bound=np.floating[Any])
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 EPS = 1e-7
 
@@ -157,3 +158,13 @@ def box_candidates(
         large & (width * height / (size_before.prod(1) + eps) > min_area_ratio) & (aspect < max_aspect)
     )
     return kept
+
+
+def points_to_box_xyxy(points_px: NDArray[Number], image_hw: tuple[int, int]) -> NDArray[Number]:
+    """Return the (4,) extents of those of (n, 2) points that lie in the picture; zeros if none does."""
+    x, y = points_px[:, 0], points_px[:, 1]
+    inside = (x >= 0) & (y >= 0) & (x <= image_hw[1]) & (y <= image_hw[0])
+    if not inside.any():
+        return np.zeros(4, points_px.dtype)
+    kept = points_px[inside]
+    return np.concatenate((kept.min(0), kept.max(0)))

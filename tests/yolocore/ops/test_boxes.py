@@ -84,3 +84,10 @@ def test_box_candidates(after: tuple[int, ...], kept: bool) -> None:
     before = np.array([[0.0, 0, 10, 10]])
     result = boxes.box_candidates(before, np.array([after], np.float64), min_area_ratio=0.1)
     assert result.tolist() == [kept]
+
+
+def test_points_outside_the_picture_do_not_count() -> None:
+    square = np.array([[0, 0], [10, 0], [10, 10], [0, 10]], np.float32)
+    np.testing.assert_allclose(boxes.points_to_box_xyxy(square, (20, 10)), [0, 0, 10, 10])
+    np.testing.assert_allclose(boxes.points_to_box_xyxy(square, (20, 9)), [0, 0, 0, 10])
+    np.testing.assert_allclose(boxes.points_to_box_xyxy(square + 50, (20, 9)), [0, 0, 0, 0])
