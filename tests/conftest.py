@@ -1,0 +1,8 @@
+"""What holds for every test: property tests are judged by their result, not by the machine's load."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("trainshed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("trainshed")
