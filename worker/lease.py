@@ -51,19 +51,21 @@ class LeaseKeeper:
         self._wake.set()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
-            # Before the heartbeat: a nudge during it asks for one more.
-            self._wake.clear()
-            if not self._beat():
-                return
+        try:
+            while not self._stopped.is_set() and self._beat():
+                if not self._stopped.is_set():
+                    self._wake.wait(self._period_s)
+        finally:
+            # However it ended before it was told to: the claim is not renewed any more.
             if not self._stopped.is_set():
-                self._wake.wait(self._period_s)
+                self.fenced.set()
 
     def _beat(self) -> bool:
+        # Before the heartbeat: a nudge during it asks for one more.
+        self._wake.clear()
         try:
             self.wish = self._renew()
         except Fenced:
-            self.fenced.set()
             return False
         except StoreUnavailable as error:
             _LOG.warning("database is away, the claim is kept as long as it lasts", error=error.message)

@@ -30,6 +30,10 @@ _BATCH = 500
 _MAX_STORAGE_ERRORS = 5
 
 
+class UnshippedRowsError(Exception):
+    """The thread died of something nobody foresaw; rows may lack."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """Whose rows are written: the fence of every write."""
@@ -74,7 +78,8 @@ class RowShipper:
         self._thread = threading.Thread(target=self._run, name="rows", daemon=True)
         self.progress = progress
         self.fenced = threading.Event()
-        self.problem: Exception | None = None
+        self._problem: Exception | None = None
+        self._completed = False
 
     @property
     def last_event_id(self) -> str | None:
@@ -99,14 +104,23 @@ class RowShipper:
         """Tell whether the thread has ended."""
         return not self._thread.is_alive()
 
+    @property
+    def problem(self) -> Exception | None:
+        """Why the rows cannot be brought to the end of the journal; None as long as they can."""
+        died = self._thread.ident is not None and self.is_done() and not self._completed
+        if died and self._problem is None and not self.fenced.is_set():
+            return UnshippedRowsError("a fault of the worker, whose log has it")
+        return self._problem
+
     def _run(self) -> None:
         try:
             self._ship_all()
+            self._completed = True
         except Fenced:
             self.fenced.set()
         except (DamagedJournalError, OSError) as error:
             _LOG.error("rows cannot be shipped any further", job=self._owner.job_id, error=str(error))
-            self.problem = error
+            self._problem = error
 
     def _ship_all(self) -> None:
         while not self._given_up.is_set():

@@ -41,6 +41,7 @@ class StreamTarget:
     attempt: int
     max_events: int
     ttl_s: int
+    final_ttl_s: int
     encode: Callable[[dict[str, Any]], dict[str, str]]
 
 
@@ -144,7 +145,7 @@ class StreamShipper:
         if create is None:
             self._resync(wire)
             return self._poll_s
-        answers = wire.transaction([*self._commands(events, create=create), self._expire()])
+        answers = wire.transaction([*self._commands(events, create=create), self._expire(self._target.ttl_s)])
         if any(answer is None or isinstance(answer, redis.ResponseError) for answer in answers[:-1]):
             # Missing (nil), or its last id is not what we thought (refused): look again.
             self._resync(wire)
@@ -164,6 +165,7 @@ class StreamShipper:
             self._resync(wire)
             if self._finish_by is not None and self._missing_since is None and self._shipped == before:
                 self._ended.set()
+                wire.call([self._expire(self._target.final_ttl_s)])
         return self._poll_s
 
     def _may_create(self) -> bool | None:
@@ -202,5 +204,5 @@ class StreamShipper:
             commands.append((*head, "MAXLEN", "~", target.max_events, stream_id, *fields))
         return commands
 
-    def _expire(self) -> Command:
-        return ("EXPIRE", self._target.key, self._target.ttl_s)
+    def _expire(self, ttl_s: int) -> Command:
+        return ("EXPIRE", self._target.key, ttl_s)

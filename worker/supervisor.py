@@ -165,6 +165,7 @@ class Supervisor:
             self._attempt,
             settings.stream_max_events,
             int(settings.stream_ttl_running_s),
+            int(settings.stream_ttl_final_s),
             self._fields,
         )
         stream = StreamShipper(

@@ -64,7 +64,7 @@ def writer(tmp_path: Path) -> Writer:
 
 
 def shipper(valkey: ValkeyProcess, writer: Writer, lease: Lease, attempt: int = 1) -> StreamShipper:
-    target = StreamTarget(KEY, attempt, 20_000, 600, lambda event: {"e": json.dumps(event)})
+    target = StreamTarget(KEY, attempt, 20_000, 600, 60, lambda event: {"e": json.dumps(event)})
     made = StreamShipper(
         Journal(writer.path), target, lease, redis_url=valkey.url, poll_s=0.01, backoff_s=0.05, check_s=0.05
     )
@@ -92,11 +92,14 @@ def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
 def test_every_line_is_an_entry_with_a_ttl(valkey: ValkeyProcess, writer: Writer) -> None:
     writer.add(250)
     running = shipper(valkey, writer, Lease())
+    until(lambda: len(ids(valkey)) == 250)
+    with valkey.client() as client:
+        assert 60 < client.ttl(KEY) <= 600
     writer.add(5)
     assert running.finish(10)
     assert ids(valkey) == expected(255)
     with valkey.client() as client:
-        assert 0 < client.ttl(KEY) <= 600
+        assert 0 < client.ttl(KEY) <= 60
 
 
 def test_a_flush_in_mid_run_loses_nothing(valkey: ValkeyProcess, writer: Writer) -> None:
