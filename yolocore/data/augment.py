@@ -14,6 +14,7 @@ import numpy as np
 
 from yolocore.data.geometry import FloatArray
 from yolocore.data.pixels import ImageArray, as_image
+from yolocore.ops.boxes import box_ioa
 
 MAX_OVERLAP = 0.30  # a pasted copy may cover at most this share of any box
 
@@ -124,7 +125,7 @@ def apply_copy_paste(
             continue
         cls, x1, y1, x2, y2 = rows[index]
         copy = np.array([[cls, width - x2, y1, width - x1, y2]], dtype=np.float32)
-        if (_covered_share(copy[0, 1:], rows[:, 1:]) < MAX_OVERLAP).all():
+        if (box_ioa(copy[:, 1:], rows[:, 1:]) < MAX_OVERLAP).all():
             rows = np.concatenate([rows, copy])
             outlines.append(np.stack([width - polygon[:, 0], polygon[:, 1]], axis=1))
             cv2.drawContours(mask, [polygon.astype(np.int32)], -1, 1, cv2.FILLED)
@@ -132,13 +133,3 @@ def apply_copy_paste(
     result = image.copy()
     result[mirrored] = cv2.flip(image, 1)[mirrored]
     return result, rows, outlines
-
-
-def _covered_share(box_xyxy: FloatArray, boxes_xyxy: FloatArray) -> FloatArray:
-    """Return the share of each box (n, 4) that one box covers."""
-    low = np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
-    high = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:])
-    overlap = (high - low).clip(0).prod(axis=1)
-    area = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
-    share: FloatArray = overlap / (area + np.float32(1e-7))
-    return share

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from yolocore.ops.boxes import box_candidates, points_to_box_xyxy
+
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 Polygons = Sequence[FloatArray | None]
 
 POLYGON_POINTS = 1000
-_EPS = 1e-16
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def map_labels(
             outlined[i] = True
             boxes[i] = _map_polygon(outline, matrix, out_hw)
     before = rows[:, 1:5].astype(np.float64) * scale
-    keep = _keep(before, boxes, np.where(outlined, 0.01, 0.10))
+    keep = box_candidates(before, boxes, min_area_ratio=np.where(outlined, 0.01, 0.10))
     return np.concatenate([rows[keep, :1], boxes[keep].astype(np.float32)], axis=1)
 
 
@@ -134,19 +135,7 @@ def _map_boxes(boxes_xyxy: FloatArray, matrix: Matrix, out_hw: tuple[int, int]) 
 
 def _map_polygon(polygon: FloatArray, matrix: Matrix, out_hw: tuple[int, int]) -> Matrix:
     points = map_points(resample_polygon(polygon), matrix)
-    x, y = points[:, 0], points[:, 1]
-    inside = points[(x >= 0) & (y >= 0) & (x <= out_hw[1]) & (y <= out_hw[0])]
-    if len(inside) == 0:
-        return np.zeros(4)
-    return np.concatenate([inside.min(axis=0), inside.max(axis=0)])
-
-
-def _keep(before: Matrix, after: Matrix, area_share: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    w1, h1 = before[:, 2] - before[:, 0], before[:, 3] - before[:, 1]
-    w2, h2 = after[:, 2] - after[:, 0], after[:, 3] - after[:, 1]
-    slimness = np.maximum(w2 / (h2 + _EPS), h2 / (w2 + _EPS))
-    remains = w2 * h2 / (w1 * h1 + _EPS) > area_share
-    return np.asarray((w2 > 2) & (h2 > 2) & remains & (slimness < 100))
+    return points_to_box_xyxy(points, out_hw)
 
 
 def xywh_norm_to_xyxy_px(
