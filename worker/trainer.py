@@ -223,11 +223,13 @@ class Attempt:
         print(f"failed: {error.code}: {error.message}", file=sys.stderr)
         code = next((EXITS[kind] for kind in type(error).__mro__ if kind in EXITS), INTERNAL)
         evidence: dict[str, Any] = {"batches_done": self.num_batches}
+        if error.code != type(error).code:  # the book knows the classes; the finer name is for people
+            evidence["cause"] = error.code
         if error.problems:
             evidence["problems"] = [problem.as_dict() for problem in error.problems[:20]]
         return code, self._result(
             "failed",
-            code=error.code,
+            code=type(error).code,
             message=error.message[:MAX_TEXT],
             place=error.place,
             value=None if error.value is None else error.value[:MAX_TEXT],
