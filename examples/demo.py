@@ -98,7 +98,7 @@ def train(client: Client, dataset: str, config: dict[str, Any]) -> Job:
     try:
         Watcher(console).watch(follow(client, job.id))
         return client.wait_for_job(job.id, timeout_s=60)
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         say("cancelling the job")
         client.cancel(job.id)
         raise
@@ -164,7 +164,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="seed of scenes and training")
     parser.add_argument("--epochs", type=int, help="epochs, instead of the recipe's")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
+    # Set even where a script's background job inherited "ignore": Ctrl-C and SIGTERM must always clean up.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         map50 = run(arguments)
     except KeyboardInterrupt:
