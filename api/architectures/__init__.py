@@ -1,0 +1,1 @@
+"""Model YAMLs over HTTP: checked and planned without torch."""

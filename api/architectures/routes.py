@@ -1,0 +1,93 @@
+"""Architectures: model YAMLs, checked as they come in, with line and column for what is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request, Response
+
+from api.access.principal import Caller
+from api.architectures.schemas import ArchitecturePage, ArchitectureView, PlanSummary
+from api.architectures.service import plan_text
+from api.paging import Cursor, Limit, link_next
+from api.services import Service
+
+router = APIRouter(prefix="/v1/architectures", tags=["architectures"])
+
+_TEXT = {"schema": {"type": "string"}}
+_YAML: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The model YAML itself.",
+        "content": {"application/yaml": _TEXT, "text/plain": _TEXT},
+    }
+}
+Name = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=120,
+        pattern=r"^[^\s/\\\x00-\x1f\x7f]([^/\\\x00-\x1f\x7f]*[^\s/\\\x00-\x1f\x7f])?$",
+        description="What it is called; unique among the caller's architectures.",
+    ),
+]
+NumClasses = Annotated[int | None, Query(ge=1, le=10_000, description="Instead of the YAML's own nc.")]
+ImageSize = Annotated[int, Query(ge=32, le=4096, description="Side in pixels for shapes and FLOPs.")]
+
+
+@router.post("", status_code=201, openapi_extra=_YAML, summary="Keep a model YAML")
+async def create(
+    request: Request, response: Response, name: Name, caller: Caller, service: Service
+) -> ArchitectureView:
+    """Check and keep a model YAML; the same text under the same name gives the one that is there."""
+    text = service.architectures.read_text(await request.body())
+    row, created = await anyio.to_thread.run_sync(service.architectures.create, caller, name, text)
+    response.headers["Location"] = f"/v1/architectures/{row.id}"
+    if not created:
+        response.status_code = 200
+    return ArchitectureView.of(row)
+
+
+@router.post("/check", openapi_extra=_YAML, summary="Check a model YAML")
+async def check(
+    request: Request, service: Service, num_classes: NumClasses = None, imgsz: ImageSize = 640
+) -> PlanSummary:
+    """Plan a model YAML without keeping it: layers, shapes, parameters, FLOPs, strides."""
+    text = service.architectures.read_text(await request.body())
+    return await anyio.to_thread.run_sync(
+        lambda: plan_text(text, source="model.yaml", num_classes=num_classes, imgsz=imgsz).summary()
+    )
+
+
+@router.get("", summary="List architectures")
+def list_architectures(
+    request: Request,
+    response: Response,
+    caller: Caller,
+    service: Service,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> ArchitecturePage:
+    """Return architectures, newest first."""
+    page = service.architectures.list(caller, limit=limit, cursor=cursor)
+    link_next(request, response, page.next)
+    return ArchitecturePage(items=[ArchitectureView.of(row) for row in page.items], next=page.next)
+
+
+@router.get("/{architecture_id}", summary="Show an architecture")
+def show(architecture_id: str, caller: Caller, service: Service) -> ArchitectureView:
+    """Return one architecture with its text."""
+    return ArchitectureView.of(service.architectures.get(caller, architecture_id))
+
+
+@router.get("/{architecture_id}/plan", summary="Show its plan")
+def plan(
+    architecture_id: str,
+    caller: Caller,
+    service: Service,
+    num_classes: NumClasses = None,
+    imgsz: ImageSize = 640,
+) -> PlanSummary:
+    """Return layers, shapes, parameters, FLOPs and strides, for any number of classes and image size."""
+    return service.architectures.plan(caller, architecture_id, num_classes=num_classes, imgsz=imgsz)

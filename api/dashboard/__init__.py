@@ -1,0 +1,1 @@
+"""The pages for the browser, and the routes that serve them."""

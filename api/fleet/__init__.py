@@ -1,0 +1,1 @@
+"""Workers over HTTP, and whether the service itself is well."""

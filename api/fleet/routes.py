@@ -1,0 +1,101 @@
+"""Workers, and whether the service is well: for people, load balancers and supervisors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
+
+from api.domain.errors import StoreUnavailable
+from api.domain.store import needs_migration
+from api.services import Service, Services
+
+router = APIRouter(tags=["fleet"])
+
+
+class WorkerView(BaseModel):
+    """One place where a worker runs one job at a time."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    queue: str
+    host: str
+    pid: int
+    gpus: list[str]
+    version: str
+    state: str
+    current_id: str | None
+    seen_at: float
+    started_at: float
+
+
+class WorkerList(BaseModel):
+    """All slots that ever announced themselves and were not removed."""
+
+    items: list[WorkerView]
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served; `degraded` means yes, but events come late."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    checks: dict[str, str]
+
+
+@router.get("/v1/workers", summary="List workers")
+def workers(service: Service) -> WorkerList:
+    """Return the slots with what each does and when it was last seen."""
+    return WorkerList(items=[WorkerView.model_validate(slot) for slot in service.workers.list()])
+
+
+@router.get("/healthz", summary="Tell that the process lives")
+def healthz() -> dict[str, str]:
+    """Touch nothing and say ok."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Tell whether requests can be served", responses={503: {"model": Readiness}})
+def readyz(response: Response, service: Service) -> Readiness:
+    """Check database, migrations and storage; without Redis the service is degraded, not down."""
+    vital: dict[str, Callable[[], str]] = {
+        "database": lambda: _database(service),
+        "storage": lambda: _storage(service),
+    }
+    checks = {name: check() for name, check in vital.items()}
+    well = all(state == "ok" for state in checks.values())
+    checks["redis"] = "ok" if service.hub.streams.up else "away"
+    if not well:
+        response.status_code = 503
+        return Readiness(status="unavailable", checks=checks)
+    return Readiness(status="ready" if checks["redis"] == "ok" else "degraded", checks=checks)
+
+
+def _database(service: Services) -> str:
+    try:
+        return "needs migration" if needs_migration(service.store) else "ok"
+    except StoreUnavailable:
+        return "away"
+
+
+def _storage(service: Services) -> str:
+    try:
+        with service.blobs.open_writer() as writer:
+            writer.write(b"ready?")
+    except OSError as error:
+        return f"cannot be written: {error.strerror}"
+    return "ok"
+
+
+@router.get("/version", summary="Tell the versions")
+def version(service: Service) -> dict[str, Any]:
+    """Return the versions of the program and of the interface."""
+    try:
+        program = installed_version("trainshed")
+    except PackageNotFoundError:
+        program = "unknown"
+    return {"name": "trainshed", "version": program, "api": "v1", "simulate": service.settings.simulate}

@@ -1,0 +1,1 @@
+"""Jobs over HTTP: submitted, watched, cancelled, and what they left behind."""

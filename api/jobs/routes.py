@@ -1,0 +1,134 @@
+"""Jobs: submitted, shown, waited for, cancelled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from api.access.principal import Caller, owner_filter
+from api.domain.records import JobStatus, Wish
+from api.jobs.schemas import JobPage, JobRequest, JobView
+from api.jobs.waiting import wait_for, wanted_wait_s
+from api.paging import Cursor, Limit, link_next
+from api.services import Service
+from yolocore.spec.config import TrainConfig
+from yolocore.spec.presets import PRESETS
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key gives the same job, however often it is sent.",
+    ),
+]
+
+
+@router.post("/jobs", status_code=201, summary="Submit a job")
+def submit(
+    body: JobRequest,
+    response: Response,
+    caller: Caller,
+    service: Service,
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
+    """Check a submission against its dataset and architecture, and queue it."""
+    submitted = service.jobs.submit(caller, body, key=idempotency_key)
+    service.kick()
+    view = service.jobs.view(submitted.job)
+    response.headers["Location"] = view.links["self"]
+    response.headers["ETag"] = _etag(view)
+    if not submitted.created:
+        response.headers["Idempotent-Replayed"] = "true"
+    return view
+
+
+@router.get("/jobs", summary="List jobs")
+def list_jobs(
+    request: Request,
+    response: Response,
+    caller: Caller,
+    service: Service,
+    status: Annotated[list[JobStatus] | None, Query(description="Only these states; repeatable.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> JobPage:
+    """Return jobs, newest first."""
+    page = service.jobs.list(caller, status=status or [], limit=limit, cursor=cursor)
+    link_next(request, response, page.next)
+    return JobPage(items=list(service.jobs.views(page.items)), next=page.next)
+
+
+@router.get("/jobs/{job_id}", summary="Show a job, or wait for news of it", response_model=JobView)
+async def show(
+    job_id: str,
+    response: Response,
+    caller: Caller,
+    service: Service,
+    if_none_match: Annotated[str | None, Header(description="An ETag: 304 if it is still that.")] = None,
+    prefer: Annotated[str | None, Header(description="`wait=30` holds the answer back for news.")] = None,
+) -> Any:
+    """Return a job.
+
+    With `Prefer: wait=N` the answer comes when the job is not what If-None-Match says any more, or, without
+    that header, when it has ended; in any case after N seconds.
+    """
+    wait_s = wanted_wait_s(prefer, most_s=service.settings.long_poll_max_s)
+
+    def is_news(view: JobView) -> bool:
+        if if_none_match is not None:
+            return not _matches(if_none_match, _etag(view))
+        return view.status.is_final
+
+    view = await wait_for(
+        lambda: service.jobs.get(caller, job_id),
+        is_news,
+        wait_s=wait_s,
+        stopping=lambda: service.hub.closing,
+    )
+    headers = {"ETag": _etag(view), "Cache-Control": "private, no-cache", "Vary": "Prefer"}
+    if wait_s:
+        headers["Preference-Applied"] = f"wait={wait_s:g}"
+    if if_none_match is not None and _matches(if_none_match, _etag(view)):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return view
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    summary="Cancel a job",
+    responses={202: {"description": "It runs; its worker was told.", "model": JobView}},
+)
+def cancel(job_id: str, response: Response, caller: Caller, service: Service) -> JobView:
+    """Drop a job: at once if it waits, within seconds if it runs (202)."""
+    job = service.jobs.book.cancel(job_id, owner_filter(caller))
+    if job.wish is Wish.CANCEL:
+        response.status_code = 202
+    return service.jobs.view(job)
+
+
+@router.get("/config/schema", summary="Show what a configuration may hold")
+def config_schema() -> dict[str, Any]:
+    """Return the JSON schema of a job's `config`, with titles, descriptions, groups, bounds, defaults."""
+    return TrainConfig.model_json_schema()
+
+
+@router.get("/presets", summary="Show the hyperparameter sets")
+def presets() -> dict[str, dict[str, float]]:
+    """Return the published sets a config's `preset` can name."""
+    return PRESETS
+
+
+def _etag(view: JobView) -> str:
+    return f'W/"{view.revision}-{view.waiting_reason or view.status.value}"'
+
+
+def _matches(header: str, etag: str) -> bool:
+    """Compare weakly (RFC 9110, 8.8.3.2)."""
+    known = {item.strip().removeprefix("W/") for item in header.split(",")}
+    return "*" in known or etag.removeprefix("W/") in known

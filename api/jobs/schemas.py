@@ -1,0 +1,186 @@
+"""What a job looks like over HTTP; the promise to clients, apart from the rows it is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.domain import records
+
+Tag = Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class JobRequest(BaseModel):
+    """What is submitted; `config` is checked as a TrainConfig and need name only what is not default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str = Field(max_length=80, description="Id of a dataset that is ready or still being ingested.")
+    architecture: str = Field(max_length=80, description="Id of an architecture.")
+    config: dict[str, Any] = Field(default_factory=dict, description="See /v1/config/schema.")
+    name: str | None = Field(None, min_length=1, max_length=120, description="Made up if absent.")
+    tags: list[Tag] = Field(default_factory=list, max_length=20)
+    queue: str | None = Field(None, description="Queue of the workers that may run it.")
+
+
+class JobView(BaseModel):
+    """A job as clients see it; times are seconds since 1970 (UTC), epochs and batches count from 0."""
+
+    id: str
+    name: str
+    tags: list[str]
+    status: records.JobStatus
+    phase: str | None
+    attempt: int
+    failures: int
+    queue: str
+    dataset: str
+    architecture: str
+    config: dict[str, Any]
+    config_hash: str
+    progress: dict[str, Any] | None
+    best: dict[str, Any] | None
+    metrics: dict[str, Any] | None = Field(description="The figures of the last epoch.")
+    error: dict[str, Any] | None
+    wish: records.Wish | None
+    waiting_reason: str | None = None
+    worker: str | None
+    last_event_id: str | None
+    revision: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, job: records.Job, *, waiting_reason: str | None = None) -> Self:
+        """Make the view of a row."""
+        base = f"/v1/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            name=job.name,
+            tags=list(job.tags),
+            status=job.status,
+            phase=job.phase,
+            attempt=job.attempt,
+            failures=job.failures,
+            queue=job.queue,
+            dataset=job.dataset_id,
+            architecture=job.architecture_id,
+            config=dict(job.config),
+            config_hash=job.config_hash,
+            progress=_dict(job.progress),
+            best=_dict(job.best),
+            metrics=_dict(job.metrics),
+            error=_dict(job.error),
+            wish=job.wish,
+            waiting_reason=waiting_reason,
+            worker=job.worker,
+            last_event_id=job.last_event_id,
+            revision=job.revision,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            links={"self": base, **{name: f"{base}/{name}" for name in _LINKS}},
+        )
+
+
+_LINKS = ("events", "metrics", "transitions", "attempts", "artifacts", "log", "cancel")
+
+
+def _dict(value: records.Json | None) -> dict[str, Any] | None:
+    return None if value is None else dict(value)
+
+
+class JobPage(BaseModel):
+    """Some jobs, newest first."""
+
+    items: list[JobView]
+    next: str | None
+
+
+class EpochView(BaseModel):
+    """The figures of one epoch, flat as in its event."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epoch: int
+    attempt: int
+    event_id: str | None
+
+    @classmethod
+    def of(cls, row: records.EpochRow) -> Self:
+        """Make the view of a row."""
+        values = {**row.values, "epoch": row.epoch, "attempt": row.attempt, "event_id": row.event_id}
+        return cls.model_validate(values)
+
+
+class EpochList(BaseModel):
+    """The epochs that count, in order."""
+
+    items: list[EpochView]
+
+
+class TransitionView(BaseModel):
+    """One change of state."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    seq: int
+    from_status: records.JobStatus | None = Field(alias="from")
+    to_status: records.JobStatus = Field(alias="to")
+    attempt: int
+    actor: str
+    reason: str
+    at: float
+
+
+class TransitionList(BaseModel):
+    """The audit trail of a job, in order."""
+
+    items: list[TransitionView]
+
+
+class AttemptView(BaseModel):
+    """One attempt at a job."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    attempt: int
+    worker: str
+    host: str
+    gpus: list[str]
+    resumed_from: dict[str, Any] | None
+    started_at: float
+    finished_at: float | None
+    outcome: str | None
+    code: str | None
+    exit_code: int | None
+    last_event_id: str | None
+
+
+class AttemptList(BaseModel):
+    """The attempts at a job, in order."""
+
+    items: list[AttemptView]
+
+
+class ArtifactView(BaseModel):
+    """A file a run left behind."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    kind: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+    attempt: int
+    created_at: float
+
+
+class ArtifactList(BaseModel):
+    """The files a job left behind."""
+
+    items: list[ArtifactView]

@@ -1,0 +1,1 @@
+"""Bytes that come in over HTTP, whole or not at all."""

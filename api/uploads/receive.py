@@ -1,0 +1,131 @@
+"""Stream a body into the blob store: bounded memory, hashed on the way, nothing left of half a body.
+
+The event loop only collects chunks; writing and hashing happen in a thread, one block at a time, while the
+next block is received. It must not know what the bytes are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from starlette.requests import ClientDisconnect, Request
+
+from api.domain.blobs import Blob, BlobStore, BlobWriter
+from api.errors import ApiError, BadRequestError, TooLargeError, UnprocessableError
+from api.uploads.digests import sha256_of
+
+BLOCK_BYTES = 2 << 20
+DRAIN_BYTES = 16 << 20
+
+
+async def receive_blob(
+    request: Request,
+    blobs: BlobStore,
+    *,
+    max_bytes: int,
+    head_bytes: int,
+    check_head: Callable[[bytes], None],
+) -> Blob:
+    """Receive the body and publish it; return its blob.
+
+    `check_head` sees the first `head_bytes` bytes and raises to refuse them. Raises TooLargeError over
+    `max_bytes` whether or not the length was declared, UnprocessableError where a Repr-Digest does not fit,
+    BadRequestError where fewer bytes came than declared, ClientDisconnect where the client went away.
+    """
+    declared = _declared_length(request)
+    expected = sha256_of(request.headers.get("repr-digest"))
+    if declared is not None and declared > max_bytes:
+        raise _too_large(max_bytes)
+    with await asyncio.to_thread(blobs.open_writer) as writer:
+        try:
+            await _fill(writer, _checked(_blocks(request, max_bytes), head_bytes, check_head))
+        except ApiError:
+            await _drain(request)
+            raise
+        if declared is not None and writer.size_bytes != declared:
+            raise BadRequestError("BODY_INCOMPLETE", f"{declared} bytes declared, {writer.size_bytes} came")
+        if expected is not None and writer.sha256 != expected:
+            place = {"pointer": "Repr-Digest", "message": f"what came has the sha256 {writer.sha256}"}
+            raise UnprocessableError(
+                "DIGEST_MISMATCH", "the body is not what the digest says", errors=[place]
+            )
+        return await _commit(writer)
+
+
+async def _commit(writer: BlobWriter) -> Blob:
+    """Publish in a thread; a client that goes away meanwhile must not leave the thread behind our back."""
+    task = asyncio.create_task(asyncio.to_thread(writer.commit))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _fill(writer: BlobWriter, blocks: AsyncIterator[bytes]) -> None:
+    """Write block after block in a thread, receiving the next one meanwhile."""
+    pending: asyncio.Task[None] | None = None
+    try:
+        async for block in blocks:
+            if pending is not None:
+                await pending
+            pending = asyncio.create_task(asyncio.to_thread(writer.write, block))
+        if pending is not None:
+            await pending
+    finally:
+        # The writer may not be closed under a thread that still writes.
+        if pending is not None and not pending.done():
+            await asyncio.wait([pending])
+
+
+async def _blocks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """Give the body in blocks of at least BLOCK_BYTES, except the last."""
+    chunks: list[bytes] = []
+    size = total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+        size += len(chunk)
+        if size >= BLOCK_BYTES:
+            yield b"".join(chunks)
+            chunks, size = [], 0
+    if size:
+        yield b"".join(chunks)
+
+
+async def _checked(
+    blocks: AsyncIterator[bytes], head_bytes: int, check_head: Callable[[bytes], None]
+) -> AsyncIterator[bytes]:
+    """Pass the blocks on, once the first of them was looked at."""
+    first = True
+    async for block in blocks:
+        if first:
+            check_head(block[:head_bytes])
+            first = False
+        yield block
+    if first:
+        check_head(b"")
+
+
+async def _drain(request: Request) -> None:
+    """Take a little more of a refused body, so that a client still sending reads the answer, not a reset."""
+    left = DRAIN_BYTES
+    try:
+        async for chunk in request.stream():
+            left -= len(chunk)
+            if left <= 0:
+                return
+    except (ClientDisconnect, RuntimeError):
+        return
+
+
+def _declared_length(request: Request) -> int | None:
+    text = request.headers.get("content-length")
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError("CONTENT_TOO_LARGE", f"an archive may have {limit} bytes at most")
