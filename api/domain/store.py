@@ -29,6 +29,18 @@ MAX_TRIES = 4
 PAUSE_S = 0.05
 # PostgreSQL: serialization failure, deadlock detected.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01"})
+# PostgreSQL: no connection, out of resources (disk, connections), being shut down.
+AWAY_SQLSTATES = ("08", "53", "57P")
+# SQLite: locked, or its disk is full or does not answer.
+AWAY_SQLITE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+    }
+)
 # The versions in which the write-ahead log's reset race is mended, by line.
 WAL_FIXED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
 
@@ -180,13 +192,8 @@ def insert_or_ignore(conn: Connection, table: sa.Table, values: Mapping[str, Any
 def _is_transient(error: DBAPIError) -> bool:
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate is not None:
-        return sqlstate in RETRIED_SQLSTATES or sqlstate.startswith(("08", "57P"))
+        return sqlstate in RETRIED_SQLSTATES or sqlstate.startswith(AWAY_SQLSTATES)
     if isinstance(error.orig, sqlite3.OperationalError):
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        return code in (
-            sqlite3.SQLITE_BUSY,
-            sqlite3.SQLITE_LOCKED,
-            sqlite3.SQLITE_IOERR,
-            sqlite3.SQLITE_CANTOPEN,
-        )
+        return code in AWAY_SQLITE
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

@@ -168,3 +168,16 @@ def test_migrating_twice_is_once(tmp_path: Path) -> None:
     command.downgrade(alembic_config(url), "base")
     assert needs_migration(store)
     store.close()
+
+
+def test_a_full_disk_is_a_database_that_is_away(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "a.db")
+    store.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (b BLOB)").rowcount)
+
+    def fill(conn: Connection) -> int:
+        conn.exec_driver_sql("PRAGMA max_page_count=3")
+        return conn.exec_driver_sql("INSERT INTO t VALUES (zeroblob(1000000))").rowcount
+
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.write(fill)
+    store.close()
