@@ -1,0 +1,41 @@
+# A worker: supervises, and starts the children that ingest and train. The same image serves CPU and GPU; the
+# CUDA libraries come with torch, the driver from the host. Plain Dockerfile syntax, no BuildKit needed.
+
+FROM python:3.11-slim-bookworm AS build
+# For builds that must not, or cannot, use the public package index. With an index of CPU-only wheels as the
+# extra one, the image loses the CUDA libraries, which are most of its size.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+# Without pip inside: nothing can be installed into a running container.
+RUN python -m venv --without-pip /opt/trainshed
+WORKDIR /src
+# First only what names the dependencies: their layer, several GB, is kept while the code changes.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN python -m pip --python /opt/trainshed install --no-cache-dir -c constraints.txt '.[worker,postgres]'
+COPY yolocore yolocore
+COPY worker worker
+COPY api api
+RUN python -m pip --python /opt/trainshed install --no-cache-dir --no-deps --force-reinstall .
+COPY docker/worker_health.py /opt/trainshed/share/
+
+FROM python:3.11-slim-bookworm
+# The folders exist with their owner, so that fresh named volumes take it over from them. The numbers are
+# those of the API's image: both write into the same volume.
+RUN groupadd --gid 10001 trainshed \
+    && useradd --uid 10001 --gid trainshed --no-create-home --home-dir /tmp --shell /usr/sbin/nologin trainshed \
+    && install -d -o trainshed -g trainshed /data /data/cache \
+    && install -d -o trainshed -g trainshed -m 0700 /data/secrets
+COPY --from=build /opt/trainshed /opt/trainshed
+ENV PATH=/opt/trainshed/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    TRAINSHED_DATA_DIR=/data
+WORKDIR /data
+USER 10001:10001
+# -P keeps the working folder, which holds what users sent, off the import path.
+ENTRYPOINT ["python", "-P", "-m", "worker.app"]
+CMD ["--queues", "train.cpu"]
