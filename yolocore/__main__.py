@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--cache", choices=get_args(CacheName), default="none", help="where resized images stay"
     )
+    train.add_argument("--no-pictures", action="store_true", help="no plots and no predictions at the end")
     train.add_argument(
         "--resume",
         nargs="?",
@@ -98,6 +99,7 @@ def train_command(options: argparse.Namespace) -> int:
             cache_dir=options.out / "cache",
             threads=options.threads,
             keep_checkpoints=KEPT_CHECKPOINTS,
+            pictures=not options.no_pictures,
         ),
     )
     result = train(request, emit=print_event, control=InterruptControl())
@@ -123,9 +125,11 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
         if not sign:
             raise ConfigError("a setting is KEY=VALUE", place="--set", value=setting)
         path = ["hyp", key] if key in Hyperparameters.model_fields else key.split(".")
-        section = values
+        section: Any = values
         for part in path[:-1]:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{part} is a value, not a section", place="--set", value=setting)
         section[path[-1]] = yaml.safe_load(text)
     return parse_config(values)
 

@@ -145,6 +145,24 @@ def test_checkpoints_come_by_time_as_well(data_yaml: Path, tmp_path: Path) -> No
     assert places == [(0, 1, "train"), (0, 2, "train"), (0, 3, "train"), (0, 4, "validate"), (1, 0, "train")]
 
 
+def test_a_run_killed_after_a_checkpoint_by_time_goes_on_from_there(
+    whole: tuple[Path, Told], data_yaml: Path, tmp_path: Path
+) -> None:
+    class Killed(Exception):  # noqa: N818 - stands for SIGKILL
+        pass
+
+    def kill(event: TrainEvent) -> None:
+        if event.type == "batch" and event.epoch == 1 and event.batch == BATCHES - 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        do_run(request(tmp_path / "1", data_yaml), watch=kill, checkpoint_every_s=1e-9)
+    checkpoint = newest_checkpoint(tmp_path / "1")
+    assert checkpoint.name == "e0001-b000003.ckpt"
+    do_run(replace(request(tmp_path / "2", data_yaml), resume=checkpoint))
+    assert weights_hash(newest_checkpoint(tmp_path / "2")) == weights_hash(newest_checkpoint(whole[0]))
+
+
 def test_old_checkpoints_go_only_where_asked(data_yaml: Path, tmp_path: Path) -> None:
     do_run(request(tmp_path, data_yaml), keep_checkpoints=2, checkpoint_every_s=1e-9)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2

@@ -139,7 +139,7 @@ class Trainer:
                 norm = self.precision.step(self.optimizer, self.parameters, self.clip_norm)
                 self.optimizer.zero_grad()
                 self.ema.update()
-                self.watch.add_step(norm)
+                self.watch.add_step(counter, norm)
                 last_step = counter
 
             self.watch.add(counter, items, batch.paths)

@@ -52,12 +52,15 @@ class Watch:
         self._window_sum += items
         self._names[counter] = names
         self._num_images += len(names)
-        bad = torch.where(torch.isfinite(items).all(), NEVER, counter)
-        torch.minimum(self._first_bad, bad, out=self._first_bad)
+        self._mark(torch.isfinite(items).all(), counter)
 
-    def add_step(self, norm: torch.Tensor) -> None:
-        """Take the gradient norm of a step; one that is not finite was skipped by a scaler."""
-        self._skipped += ~torch.isfinite(norm)
+    def add_step(self, counter: int, norm: torch.Tensor) -> None:
+        """Take the gradient norm of a step; one that is not finite was skipped by a scaler, or is fatal."""
+        finite = torch.isfinite(norm)
+        if self._precision == "fp16":
+            self._skipped += ~finite
+        else:
+            self._mark(finite, counter)
 
     def read(self, scale: float | None) -> Window:
         """Read the device, begin a new window, return the means of the old one; raises as `check` does."""
@@ -84,7 +87,7 @@ class Watch:
         packed = torch.cat([self._window_sum.double(), self._skipped[None], self._first_bad[None]])
         box, obj, cls, skipped, first_bad = packed.tolist()
         if int(first_bad) in self._names and self._precision != "fp16":
-            raise self._error(int(first_bad), "the loss is not finite")
+            raise self._error(int(first_bad), "the loss or its gradients are not finite")
         if scale is not None and scale < SMALLEST_SCALE:
             raise self._error(int(first_bad), f"the gradients stayed non-finite down to a scale of {scale:g}")
         return box, obj, cls, skipped
@@ -93,6 +96,10 @@ class Watch:
         """Return the mean terms of the epoch so far; reads the device."""
         box, obj, cls = (self.epoch_sum / max(self.epoch_count, 1)).tolist()
         return box, obj, cls
+
+    def _mark(self, finite: torch.Tensor, counter: int) -> None:
+        bad = torch.where(finite, NEVER, counter)
+        torch.minimum(self._first_bad, bad, out=self._first_bad)
 
     def _error(self, counter: int, what: str) -> NonFiniteError:
         counter = counter if counter in self._names else max(self._names, default=0)

@@ -152,11 +152,20 @@ def test_a_loss_that_is_not_finite_names_the_first_bad_batch(precision: Precisio
     assert caught.value.value == "bad.jpg, worse.jpg"
 
 
+def test_gradients_that_are_not_finite_are_fatal_without_a_scaler() -> None:
+    watch = Watch("fp32", CPU)
+    watch.add_step(3, torch.tensor(math.nan))
+    watch.add(3, torch.tensor([1.0, 2.0, 3.0]), ["steep.jpg"])
+    watch.add(4, torch.full((3,), math.nan), ["next.jpg"])
+    with pytest.raises(NonFiniteError, match="batch 3"):
+        watch.check(None)
+
+
 def test_with_a_scaler_overflows_are_counted_until_the_scale_is_gone() -> None:
     watch = Watch("fp16", CPU)
     watch.add(0, torch.tensor([1.0, math.inf, 3.0]), ["a.jpg"])
-    watch.add_step(torch.tensor(math.nan))
-    watch.add_step(torch.tensor(1.0))
+    watch.add_step(0, torch.tensor(math.nan))
+    watch.add_step(0, torch.tensor(1.0))
     assert watch.read(32768.0).skipped == 1
     watch.add(1, torch.tensor([1.0, math.nan, 3.0]), ["b.jpg"])
     with pytest.raises(NonFiniteError, match=r"scale of 0\.5"):
