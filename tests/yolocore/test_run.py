@@ -148,7 +148,7 @@ def test_checkpoints_come_by_time_as_well(data_yaml: Path, tmp_path: Path) -> No
 def test_a_run_killed_after_a_checkpoint_by_time_goes_on_from_there(
     whole: tuple[Path, Told], data_yaml: Path, tmp_path: Path
 ) -> None:
-    class Killed(Exception):  # noqa: N818 - stands for SIGKILL
+    class Killed(Exception):
         pass
 
     def kill(event: TrainEvent) -> None:
