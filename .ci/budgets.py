@@ -14,6 +14,8 @@ PACKAGES = ("api", "worker", "yolocore", "examples", "benchmarks")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 OWN_LIMITS = {"yolocore/train/trainer.py": 300}
+# A migration is a list of tables: it has one reason to exist and none to change.
+EXEMPT_PARTS = {"node_modules", "versions"}
 
 
 def overruns(path: Path) -> list[str]:
@@ -37,7 +39,7 @@ def main() -> int:
         path
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
-        if "node_modules" not in path.parts
+        if not EXEMPT_PARTS & set(path.parts)
     ]
     found = [line for path in files for line in overruns(path)]
     print("\n".join(found) or f"{len(files)} files within budget")

@@ -1,4 +1,4 @@
-"""Random perspective: matrix and labels to 1e-4, pixels within two grey levels (what OpenCV versions differ by)."""
+"""Random perspective: matrix and labels to 1e-4, pixels within two grey levels (OpenCV versions differ)."""
 
 from __future__ import annotations
 
