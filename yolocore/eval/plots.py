@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from yolocore.eval.metrics import DetectionMetrics
 from yolocore.eval.validate import Sample
+from yolocore.ops.nms import suppress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +40,7 @@ _MAX_CLASS_LINES = 20
 _MAX_NUMBERED_CELLS = 30
 _BLANK_BELOW = 0.005
 _CELL_PX = 320
+_PICTURE_IOU = 0.6
 _FONT_SCALE = 0.38
 
 
@@ -152,9 +155,19 @@ def draw_predictions(
 
 def _draw_pair(sample: Sample, names: Sequence[str], conf_thres: float) -> NDArray[np.uint8]:
     truth = [(row[1:5], int(row[0]), "") for row in sample.labels]
-    found = [(row[:4], int(row[5]), f" {row[4]:.2f}") for row in sample.detections if row[4] > conf_thres]
+    found = [(row[:4], int(row[5]), f" {row[4]:.2f}") for row in _shown(sample.detections, conf_thres)]
     left = _draw_boxes(sample.image, truth, names, f"{Path(sample.path).name}: labels")
     return np.hstack((left, _draw_boxes(sample.image, found, names, "detections")))
+
+
+def _shown(detections: NDArray[Any], conf_thres: float) -> NDArray[Any]:
+    """Return what a person should see: the best class of each place, weakest first so that none is covered.
+
+    Validation keeps a box once for every class it may be; drawn over each other they would hide the best.
+    """
+    strong = torch.from_numpy(detections[detections[:, 4] > conf_thres])
+    best = suppress(strong, _PICTURE_IOU, agnostic=True, max_det=len(strong)) if len(strong) else strong
+    return best.flip(0).numpy()
 
 
 def _draw_boxes(

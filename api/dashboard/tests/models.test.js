@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { emptyCurves, isAfter, reduce, remainingSeconds } from "../js/models/curves.js";
+import { bestOf, emptyCurves, isAfter, position, reduce, remainingSeconds } from "../js/models/curves.js";
 import { count, duration, figure, size } from "../js/models/format.js";
 import { parseRoute } from "../js/models/routes.js";
 import { buildConfig, fieldsOf, readField } from "../js/models/schema.js";
@@ -78,4 +78,16 @@ test("figures", () => {
   assert.deepEqual([size(512), size(1536), size(3e9)], ["512 B", "1.5 KiB", "2.8 GiB"]);
   assert.deepEqual([figure(0.12345), figure(0.00001), figure(0)], ["0.123", "1.0e-5", "0.000"]);
   assert.equal(count(1872157), "1,872,157");
+});
+
+test("the place in the run and its best", () => {
+  let state = reduce(emptyCurves(), { id: "1-1", type: "start", epochs: 4 });
+  assert.deepEqual(position(emptyCurves()), { share: 0, epoch: 0, epochs: 0 });
+  assert.equal(bestOf(state), null);
+  state = reduce(state, batch("1-2", 0, 1));
+  assert.deepEqual(position(state), { share: 0.125, epoch: 1, epochs: 4 });
+  state = reduce(state, { ...epoch("1-3", 0), fitness: 0.5, map50: 0.6 });
+  state = reduce(state, { ...epoch("1-4", 1), fitness: 0.4, map50: 0.7 });
+  assert.deepEqual(position(state), { share: 0.5, epoch: 3, epochs: 4 });
+  assert.equal(bestOf(state), 0.6);
 });

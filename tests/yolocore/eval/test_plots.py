@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from yolocore.eval.metrics import DetectionMetrics, Judged, summarize
-from yolocore.eval.plots import draw_predictions, plot_confusion, plot_curves, plot_epochs
+from yolocore.eval.plots import _shown, draw_predictions, plot_confusion, plot_curves, plot_epochs
 from yolocore.eval.validate import Sample
 
 AWKWARD = ["$x^", "_hidden", "红细胞"]
@@ -87,3 +87,12 @@ def test_importing_the_module_does_not_load_matplotlib() -> None:
         subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False).returncode
         == 0
     )
+
+
+def test_a_picture_shows_the_best_class_of_each_place_on_top() -> None:
+    detections = np.array(
+        [[0, 0, 10, 10, 0.9, 3], [0, 0, 10, 11, 0.6, 1], [50, 50, 60, 60, 0.5, 2], [0, 0, 9, 9, 0.1, 0]],
+        np.float32,
+    )
+    assert _shown(detections, 0.25)[:, 5].tolist() == [2, 3]
+    assert len(_shown(detections[:0], 0.25)) == 0

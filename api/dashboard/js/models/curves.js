@@ -94,3 +94,21 @@ export function remainingSeconds(state) {
   const mean = recent.reduce((sum, row) => sum + row.seconds, 0) / recent.length;
   return mean * (state.start.epochs - state.epochs.length);
 }
+
+/**
+ * Say how far the run is.
+ * @param {Curves} state @returns {{ share: number, epoch: number, epochs: number }} share of the whole run 0..1; the
+ *   epoch under way, from 1; 0 of 0 before the run has said how long it is
+ */
+export function position(state) {
+  const epochs = state.start?.epochs ?? 0;
+  if (!epochs) return { share: 0, epoch: 0, epochs: 0 };
+  const done = Math.max(state.batches.at(-1)?.x ?? 0, (state.epochs.at(-1)?.epoch ?? -1) + 1);
+  return { share: Math.min(done / epochs, 1), epoch: Math.min(Math.floor(done) + 1, epochs), epochs };
+}
+
+/** @param {Curves} state @returns {number | null} mAP50 of the epoch with the best fitness */
+export function bestOf(state) {
+  if (state.epochs.length === 0) return null;
+  return state.epochs.reduce((best, row) => (row.fitness > best.fitness ? row : best)).map50;
+}

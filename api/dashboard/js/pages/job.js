@@ -4,7 +4,7 @@ import { useEffect, useReducer, useState } from "preact/hooks";
 import * as api from "../api.js";
 import { Facts, ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
-import { emptyCurves, reduce, remainingSeconds } from "../models/curves.js";
+import { bestOf, emptyCurves, position, reduce, remainingSeconds } from "../models/curves.js";
 import { count, duration, figure, moment, size } from "../models/format.js";
 import { share } from "./jobs.js";
 
@@ -91,21 +91,22 @@ function Timeline({ id, revision }) {
 function Header({ job, curves, live, onCancel }) {
   const done = FINAL.has(job.status);
   const last = curves.epochs.at(-1);
-  const left = job.progress?.eta_s ?? remainingSeconds(curves);
+  const left = remainingSeconds(curves) ?? job.progress?.eta_s;
+  const { share: liveShare, epoch, epochs } = position(curves);
   return html`<header>
     <div class="head"><h1>${job.name || job.id}</h1>
       <div><${Status} status=${job.status} /> ${!done && html`<span class=${live ? "live" : "muted"}>${live ? "live" : "connecting…"}</span>
         <button class="danger" onClick=${onCancel} disabled=${job.wish === "cancel"}>${job.wish === "cancel" ? "Cancelling…" : "Cancel"}</button>`}</div></div>
-    <${Progress} value=${share(job)} label="Progress" />
+    <${Progress} value=${done ? share(job) : Math.max(share(job), liveShare)} label="Progress" />
     ${job.error && html`<div class="problem" role="alert"><strong>${job.error.message}</strong> <code>${job.error.code}</code>
       ${job.error.hint && html`<p>${job.error.hint}</p>`}</div>`}
     ${job.waiting_reason && html`<p class="muted">Waiting: ${job.waiting_reason}</p>`}
     <${Facts} rows=${[
-      ["Phase", job.phase || curves.phase || "–"],
-      ["Epoch", job.progress?.epochs ? `${Math.min((job.progress.epoch ?? 0) + 1, job.progress.epochs)} of ${job.progress.epochs}` : "–"],
+      ["Phase", (done ? "" : curves.phase || job.phase) || "–"],
+      ["Epoch", epochs ? `${epoch} of ${epochs}` : "–"],
       ["Time left", done ? "–" : duration(left)],
       ["mAP50", figure(last?.map50 ?? job.metrics?.map50)],
-      ["Best mAP50", figure(job.best?.map50)],
+      ["Best mAP50", figure(bestOf(curves) ?? job.best?.map50)],
       ["Images/s", figure(curves.batches.at(-1)?.imagesPerS, 1)],
       ["Parameters", count(curves.start?.num_parameters)],
       ["Attempt", job.attempt || "–"],

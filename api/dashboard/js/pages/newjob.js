@@ -5,6 +5,8 @@ import * as api from "../api.js";
 import { Facts, ProblemBox, useLoaded } from "../components/bits.js";
 import { count, figure } from "../models/format.js";
 import { buildConfig, fieldsOf } from "../models/schema.js";
+import { randomKey } from "../models/keys.js";
+import { Upload } from "./datasets.js";
 
 const FIRST = ["epochs", "imgsz", "batch", "seed", "optimizer", "preset"];
 
@@ -81,7 +83,7 @@ export function NewJobPage({ query }) {
   const [edits, setEdits] = useState(/** @type {Record<string, any>} */ ({}));
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
-  const key = useRef(crypto.randomUUID());
+  const key = useRef(randomKey());
   const fields = useMemo(() => (schema.data ? fieldsOf(schema.data) : []), [schema.data]);
   const usable = (datasets.data?.items ?? []).filter((/** @type {any} */ item) => item.status !== "invalid");
   const chosen = usable.find((/** @type {any} */ item) => item.id === dataset);
@@ -99,23 +101,26 @@ export function NewJobPage({ query }) {
     setProblem(null);
     try {
       const known = (architectures.data?.items ?? []).find((/** @type {any} */ item) => item.id === architecture && item.text === text);
-      const used = known ?? (await api.createArchitecture(`${name || "pasted"}.yaml`, text));
+      const used = known ?? (await api.createArchitecture(`${name.trim() || "pasted"} ${randomKey().slice(0, 8)}`, text));
       const job = await api.submitJob({ name: name || undefined, dataset, architecture: used.id, config }, key.current);
       location.hash = `#/jobs/${job.id}`;
     } catch (failure) {
-      key.current = crypto.randomUUID();
+      key.current = randomKey();
       setProblem(failure);
     } finally {
       setBusy(false);
     }
   };
   const blocked = busy || !dataset || !text.trim() || check.problem || Object.keys(problems).length > 0;
-  return html`<main><h1>New job</h1><form class="stack" onSubmit=${submit}>
+  return html`<main><h1>New job</h1>
+    <details class="card" open=${datasets.data?.items.length === 0}><summary>Upload a new dataset</summary>
+      <${Upload} onDone=${(/** @type {any} */ made) => { datasets.reload(); setDataset(made.id); }} /></details>
+    <form class="stack" onSubmit=${submit}>
     <section class="card stack"><h2>Dataset</h2>
       <label>Dataset <select name="dataset" value=${dataset} onChange=${(/** @type {any} */ event) => setDataset(event.target.value)} required>
         <option value="">choose one</option>
         ${usable.map((/** @type {any} */ item) => html`<option value=${item.id}>${item.name} (${item.status === "ready" ? `${count(item.splits?.train)} images` : item.status})</option>`)}</select></label>
-      <p class="muted">Not there yet? <a href="#/datasets">Upload it</a> first.</p></section>
+      </section>
     <section class="card stack"><h2>Architecture</h2>
       <label>Saved model YAMLs <select name="architecture" value=${architecture} onChange=${(/** @type {any} */ event) => pick(event.target.value)}>
         <option value="">paste one below</option>
