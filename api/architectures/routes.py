@@ -8,10 +8,17 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.access.principal import Caller
-from api.architectures.schemas import ArchitecturePage, ArchitectureView, PlanSummary
+from api.architectures.schemas import (
+    ArchitecturePage,
+    ArchitectureView,
+    PlanSummary,
+    PublicArchitecture,
+    PublicArchitectures,
+)
 from api.architectures.service import plan_text
 from api.paging import Cursor, Limit, link_next
 from api.services import Service
+from yolocore.spec.zoo import DETECTORS, zoo_text
 
 router = APIRouter(prefix="/v1/architectures", tags=["architectures"])
 
@@ -73,6 +80,14 @@ def list_architectures(
     page = service.architectures.list(caller, limit=limit, cursor=cursor)
     link_next(request, response, page.next)
     return ArchitecturePage(items=[ArchitectureView.of(row) for row in page.items], next=page.next)
+
+
+@router.get("/public", summary="List the public model files")
+def list_public() -> PublicArchitectures:
+    """Return YOLOv5's public model files by name (`yolov5n`, `hub/yolov5-p2`), smallest family first."""
+    return PublicArchitectures(
+        items=[PublicArchitecture(name=name, text=zoo_text(name)) for name in DETECTORS]
+    )
 
 
 @router.get("/{architecture_id}", summary="Show an architecture")

@@ -45,5 +45,18 @@ class ArchitecturePage(BaseModel):
     next: str | None
 
 
+class PublicArchitecture(BaseModel):
+    """A public YOLOv5 model file: its name and text, to be kept like any other."""
+
+    name: str
+    text: str
+
+
+class PublicArchitectures(BaseModel):
+    """All public model files that can be trained."""
+
+    items: list[PublicArchitecture]
+
+
 PlanSummary = dict[str, Any]
 """The plan as JSON: layers with channels, shapes, parameters; strides; totals."""

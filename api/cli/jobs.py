@@ -15,6 +15,7 @@ from api.cli.session import (
     EXIT_CANCELLED,
     EXIT_FAILED,
     EXIT_TIMEOUT,
+    EXIT_USAGE,
     connected,
     describe_problem,
     err,
@@ -36,7 +37,7 @@ _EXIT_OF = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 def submit_command(  # one parameter an option
     context: typer.Context,
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="Id, name, archive or folder.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Id of a stored model, or a YAML file.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="YAML file, public name (yolov5n), or id.")],
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the configuration.")] = None,
     settings: Annotated[
@@ -82,10 +83,17 @@ def _dataset_id(client: Client, wanted: str, deadline: float | None, *, quiet: b
 
 
 def _architecture_id(client: Client, wanted: str) -> str:
+    if wanted.startswith("arch_"):
+        return wanted
     source = Path(wanted)
     if source.is_file():
-        return client.push_architecture(models.read_model(source), source.stem).id
-    return wanted
+        return models.push_text(client, models.read_model(source), source.stem).id
+    public = client.public_architectures()
+    text = public.get(wanted) or public.get(f"hub/{wanted}")
+    if text is None:
+        known = ", ".join(public)
+        fail(f"no model file {wanted!r}, and no public one of that name: {known}", EXIT_USAGE)
+    return models.push_text(client, text, wanted).id
 
 
 def _watch(client: Client, job: Job, deadline: float | None, *, quiet: bool) -> Job:

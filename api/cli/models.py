@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from api.cli.datasets import JsonFlag
 from api.cli.session import connected, out, print_json
+from api.client import ApiError, Architecture, Client
 
 app = typer.Typer(no_args_is_help=True, help="Check and store model YAMLs.")
 
@@ -18,6 +20,16 @@ ModelFile = Annotated[Path, typer.Argument(help="A model YAML.", exists=True, di
 def read_model(path: Path) -> str:
     """Read a model file; bytes that are no UTF-8 are left to the service to refuse by line."""
     return path.read_text(encoding="utf-8", errors="replace")
+
+
+def push_text(client: Client, text: str, name: str) -> Architecture:
+    """Store a model YAML; another text of that name is kept beside it under a name with its digest."""
+    try:
+        return client.push_architecture(text, name)
+    except ApiError as error:
+        if error.code != "NAME_TAKEN":
+            raise
+    return client.push_architecture(text, f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
 
 
 def _figures(plan: dict[str, Any]) -> str:

@@ -150,6 +150,11 @@ class Client:
         )
         return self._one(Architecture, response)
 
+    def public_architectures(self) -> dict[str, str]:
+        """Return the texts of YOLOv5's public model files by name."""
+        items = self.request("GET", "/v1/architectures/public").json()["items"]
+        return {item["name"]: item["text"] for item in items}
+
     def check_architecture(self, text: str, num_classes: int | None = None) -> dict[str, Any]:
         """Check a model YAML without storing it and return its plan."""
         params = {} if num_classes is None else {"num_classes": num_classes}

@@ -238,6 +238,8 @@ def _build() -> dict[str, str]:
 
 
 ZOO = _build()
+DETECTORS = tuple(name for name in ZOO if not name.startswith("segment/"))
+"""Names of the files that end in a detection head, the kind that can be trained."""
 
 
 def zoo_text(name: str) -> str:

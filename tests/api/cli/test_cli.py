@@ -77,6 +77,29 @@ def test_submit_by_name_prints_json(run: Run) -> None:
     assert json.loads(result.stdout)["status"] == "succeeded"
 
 
+@pytest.mark.parametrize(("name", "text"), [("yolov5n", b"nc: 80\n"), ("yolov5-p2", b"nc: 81\n")])
+def test_a_public_model_is_submitted_by_name(name: str, text: bytes, service: FakeService, run: Run) -> None:
+    result = run("jobs", "submit", "-d", "ds_1", "-m", name)
+    assert result.exit_code == 0, result.output
+    assert service.asked("POST", "/v1/architectures")[0][1] == text
+
+
+def test_an_unknown_model_is_a_usage_error_that_lists_the_public_ones(run: Run) -> None:
+    result = run("jobs", "submit", "-d", "ds_1", "-m", "yolov9")
+    assert result.exit_code == 2 and "'yolov9'" in result.stderr and "hub/yolov5-p2" in result.stderr
+
+
+def test_an_edited_model_file_is_kept_beside_the_earlier_one(
+    service: FakeService, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text("nc: 2\n")
+    service.taken_names = {"tiny"}
+    result = run("jobs", "submit", "-d", "ds_1", "-m", str(tmp_path / "tiny.yaml"))
+    assert result.exit_code == 0, result.output
+    paths = [path for method, path, _, _ in service.requests if "architectures" in path]
+    assert len(paths) == 2 and paths[1].startswith("/v1/architectures?name=tiny-")
+
+
 def test_timeout_is_5(service: FakeService, run: Run) -> None:
     service.streams = [[event_text("job", {"status": "running"}), b"hang"]]
     result = run("jobs", "submit", "-d", "ds_1", "-m", "arch_1", "--wait", "--timeout", "0.4")

@@ -22,6 +22,7 @@ DATASET |= {
 }
 JOB: dict[str, Any] = {"id": "job_1", "name": "first", "status": "queued", "attempt": 0}
 PLAN = {"num_parameters": 1234, "gflops": 0.5, "strides": [8, 16], "num_classes": 10}
+PUBLIC = [{"name": "yolov5n", "text": "nc: 80\n"}, {"name": "hub/yolov5-p2", "text": "nc: 81\n"}]
 WARNING = {"code": "LABEL_ABOVE_ONE", "severity": "warning", "file": "labels/a.txt", "line": 3}
 WARNING |= {"value": "1.02", "message": "above 1", "count": 2}
 
@@ -42,6 +43,7 @@ class FakeService:
         self.problems: list[dict[str, Any]] = [WARNING]
         # One list of chunks a connection; an exhausted script answers 204.
         self.streams: list[list[bytes]] = []
+        self.taken_names: set[str] = set()
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.wait_for_stop = threading.Event()
@@ -59,6 +61,7 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("GET", "/v1/datasets/ds_1/problems"): (200, {"items": service.problems, "truncated": False}),
         ("POST", "/v1/architectures"): (201, {"id": "arch_1", "name": "tiny"} | PLAN),
         ("POST", "/v1/architectures/check"): (200, PLAN),
+        ("GET", "/v1/architectures/public"): (200, {"items": PUBLIC}),
         ("POST", "/v1/jobs"): (201, service.job),
         ("GET", "/v1/jobs/job_1"): (200, service.final),
         ("POST", "/v1/jobs/job_1/cancel"): (202, service.job),
@@ -98,6 +101,9 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             elif service.refuse is not None:
                 status, problem = service.refuse
                 self._send(status, json.dumps(problem).encode(), "application/problem+json")
+            elif path == "/v1/architectures" and self._name() in service.taken_names:
+                problem = {"title": "taken", "code": "NAME_TAKEN", "detail": "another text has that name"}
+                self._send(409, json.dumps(problem).encode(), "application/problem+json")
             elif path == "/v1/jobs/job_1/events":
                 self._stream()
             elif path == "/v1/jobs/job_1/artifacts/best.pt":
@@ -107,6 +113,9 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             else:
                 status, answer = _routes(service, self.command, path)
                 self._send(status, json.dumps(answer).encode())
+
+        def _name(self) -> str:
+            return parse_qs(urlsplit(self.path).query).get("name", [""])[0]
 
         def _jobs(self) -> None:
             if self.command == "POST":

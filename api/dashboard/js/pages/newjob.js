@@ -75,6 +75,7 @@ function ConfigForm({ fields, edits, problems, setEdits }) {
 export function NewJobPage({ query }) {
   const datasets = useLoaded(() => api.listDatasets(), [], 3000);
   const architectures = useLoaded(() => api.listArchitectures(), []);
+  const publicFiles = useLoaded(() => api.listPublic(), []);
   const schema = useLoaded(() => api.configSchema(), []);
   const [dataset, setDataset] = useState(query.get("dataset") ?? "");
   const [architecture, setArchitecture] = useState("");
@@ -92,7 +93,8 @@ export function NewJobPage({ query }) {
 
   const pick = (/** @type {string} */ id) => {
     setArchitecture(id);
-    const found = (architectures.data?.items ?? []).find((/** @type {any} */ item) => item.id === id);
+    const all = [...(publicFiles.data?.items ?? []), ...(architectures.data?.items ?? [])];
+    const found = all.find((item) => (item.id ?? item.name) === id);
     if (found?.text) setText(found.text);
   };
   const submit = async (/** @type {Event} */ event) => {
@@ -122,9 +124,10 @@ export function NewJobPage({ query }) {
         ${usable.map((/** @type {any} */ item) => html`<option value=${item.id}>${item.name} (${item.status === "ready" ? `${count(item.splits?.train)} images` : item.status})</option>`)}</select></label>
       </section>
     <section class="card stack"><h2>Architecture</h2>
-      <label>Saved model YAMLs <select name="architecture" value=${architecture} onChange=${(/** @type {any} */ event) => pick(event.target.value)}>
+      <label>Start from <select name="architecture" value=${architecture} onChange=${(/** @type {any} */ event) => pick(event.target.value)}>
         <option value="">paste one below</option>
-        ${(architectures.data?.items ?? []).map((/** @type {any} */ item) => html`<option value=${item.id}>${item.name}</option>`)}</select></label>
+        <optgroup label="Public YOLOv5 files">${(publicFiles.data?.items ?? []).map((/** @type {any} */ item) => html`<option value=${item.name}>${item.name}</option>`)}</optgroup>
+        <optgroup label="Yours">${(architectures.data?.items ?? []).map((/** @type {any} */ item) => html`<option value=${item.id}>${item.name}</option>`)}</optgroup></select></label>
       <label>Model YAML <textarea name="yaml" rows="12" spellcheck="false" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} required></textarea></label>
       <${ProblemBox} problem=${check.problem} /><${Plan} plan=${check.plan} /></section>
     <section class="card stack"><h2>Settings</h2>
