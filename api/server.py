@@ -35,9 +35,9 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def make_server(settings: Settings) -> Server:
+def make_server(settings: Settings, *, with_loops: bool = True) -> Server:
     """Return a server for these settings; `run()` or `serve()` starts it."""
-    app = create_app(settings)
+    app = create_app(settings, with_loops=with_loops)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -130,8 +130,11 @@ class Gate:
             raise UnavailableError(error.code, "the database does not answer; try again") from error
         if principal is None:
             raise UnauthorizedError("TOKEN_INVALID", "the token is unknown, expired or revoked")
-        if from_cookie and method not in SAFE_METHODS and is_cross_site(headers):
+        if method not in SAFE_METHODS and from_cookie and is_cross_site(headers):
             raise ForbiddenError("CROSS_SITE", "a request of another site cannot use this session")
+        scope_needed = "read" if method in SAFE_METHODS else "write"
+        if path != SESSION_PATH and scope_needed not in principal.scopes:
+            raise ForbiddenError("SCOPE_MISSING", f"the token lacks the scope {scope_needed!r}")
         scope.setdefault("state", {})["principal"] = principal
 
     def _bound(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:

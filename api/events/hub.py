@@ -26,6 +26,7 @@ from api.events.history import LiveStreams, WireEvent
 log = logging.getLogger("trainshed.events")
 
 _IDLE_S = 1.0
+_CANCEL_AGAIN_S = 0.1
 
 Snapshot = Mapping[str, Any]
 """The public JSON of a job; it has at least status, attempt and revision."""
@@ -155,9 +156,7 @@ class Hub:
     async def stop(self) -> None:
         """Close the watchers, end the tasks and the connection."""
         self.close_watchers()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self._tasks = []
         with contextlib.suppress(RedisError, OSError):
             await self.streams.close()
@@ -281,3 +280,16 @@ class Hub:
             for subscription in channel.subscriptions:
                 if subscription.live:
                     subscription.offer(Look())
+
+
+async def end_tasks(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end.
+
+    Once is not enough: under Python 3.11 `asyncio.wait_for`, which the Redis client uses, loses a
+    cancellation that arrives together with its result.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)

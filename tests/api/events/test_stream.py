@@ -12,7 +12,7 @@ import pytest
 
 from api.domain.wire import EventId
 from api.events.history import FIRST, History, LiveStreams
-from api.events.hub import Hub, Look
+from api.events.hub import Hub, Look, end_tasks
 from api.events.stream import Frame, JobWatch, is_read_up
 from tests.support.events import RunOnDisk
 from tests.support.valkey import ValkeyProcess, running_valkey
@@ -49,8 +49,7 @@ class Watched:
             await ready.wait()
             yield frames
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks([task])
 
 
 async def until(condition: Callable[[], bool]) -> None:
