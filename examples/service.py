@@ -34,6 +34,7 @@ class LocalService:
         self._port = port
         self._lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
         self.url = ""
         self.token = ""
         self.browser_url = ""
@@ -49,7 +50,10 @@ class LocalService:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(self._process,), name="stack-output", daemon=True).start()
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process,), name="stack-output", daemon=True
+        )
+        self._reader.start()
         try:
             self._await_up(self._process)
         except BaseException:
@@ -64,8 +68,9 @@ class LocalService:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._lines.append(line.rstrip())
+        with process.stdout as lines:
+            for line in lines:
+                self._lines.append(line.rstrip())
 
     def _await_up(self, process: subprocess.Popen[str]) -> None:
         connection = self._data_dir.absolute() / "run" / "connection.json"
@@ -97,6 +102,8 @@ class LocalService:
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
+        if self._reader is not None:
+            self._reader.join(5.0)
 
 
 def _signal(process: subprocess.Popen[str]) -> None:

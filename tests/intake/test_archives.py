@@ -89,6 +89,12 @@ REFUSED_BECAUSE = {
 }
 MAX_RSS_BYTES = 300 << 20
 MAX_LEFT_BYTES = 20 << 20
+MEASURE = """
+import resource, subprocess, sys
+quiet = subprocess.DEVNULL
+code = subprocess.run(sys.argv[1:], stdin=quiet, stdout=quiet, stderr=quiet).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 # Categories and cases that aim at memory, disk or the interpreter.
@@ -115,19 +121,20 @@ def run_child(archive: Path, task_dir: Path) -> tuple[int, dict[str, Any], dict[
     task_dir.mkdir(parents=True, exist_ok=True)
     task = {"archive": str(archive), "name": archive.name, "limits": {}}
     (task_dir / "task.json").write_text(json.dumps(task), encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "worker.ingest", str(task_dir)],
+    # A process starts with the peak of the one it was forked from, and ours may have held networks: a small
+    # one in between reads the true figure.
+    measured = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURE, sys.executable, "-P", "-m", "worker.ingest", str(task_dir)],
         cwd=task_dir,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    code, peak_kib = map(int, measured.stdout.split())
     result = json.loads((task_dir / "result.json").read_text(encoding="utf-8"))
     report = json.loads((task_dir / "report.json").read_text(encoding="utf-8"))
-    return process.returncode, result, report, usage.ru_maxrss * 1024
+    return code, result, report, peak_kib * 1024
 
 
 def run_here(archive: Path, task_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

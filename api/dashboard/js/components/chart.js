@@ -69,7 +69,7 @@ export function Chart(props) {
     ${asTable && !empty
       ? html`<div class="table-scroll" tabindex="0" role="region" aria-label=${title}><table>
           <thead><tr><th>${xLabel}</th>${lines.map((line) => html`<th>${line.label}</th>`)}</tr></thead>
-          <tbody>${x.map((value, row) => html`<tr><td>${figure(value, 2)}</td>
+          <tbody>${x.map((value, row) => html`<tr><td>${figure(value, Number.isInteger(value) ? 0 : 2)}</td>
             ${lines.map((line) => html`<td>${figure(line.values[row], digits)}</td>`)}</tr>`)}</tbody></table></div>`
       : html`<div ref=${holder} class="plot" role="img" aria-label=${`${title}: ${lines.map((line) => line.label).join(", ")}`}></div>`}
   </figure>`;
