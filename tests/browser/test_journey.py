@@ -1,4 +1,4 @@
-"""A person's way through the dashboard in a real browser: sign in, upload, submit, watch, fetch the weights."""
+"""A person in a real browser: sign in, upload, submit, watch, fetch the weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def service(tmp_path: Path) -> Iterator[LocalService]:
 
 
 @pytest.fixture
-def page(service: LocalService, tmp_path: Path) -> Iterator["playwright.Page"]:
+def page(service: LocalService, tmp_path: Path) -> Iterator[playwright.Page]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path(), args=FLAGS)
         opened = browser.new_page(viewport={"width": 1280, "height": 960}, accept_downloads=True)
@@ -66,19 +66,19 @@ def page(service: LocalService, tmp_path: Path) -> Iterator["playwright.Page"]:
         browser.close()
 
 
-def keep_picture(page: "playwright.Page", name: str) -> None:
+def keep_picture(page: playwright.Page, name: str) -> None:
     """Save a screenshot where TRAINSHED_SCREENSHOTS says, for a person to look at."""
     folder = os.environ.get("TRAINSHED_SCREENSHOTS")
     if folder:
         page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
-def is_trouble(line: "playwright.ConsoleMessage") -> bool:
+def is_trouble(line: playwright.ConsoleMessage) -> bool:
     """Tell an error of the page from the browser's note of a refused request (a wrong YAML, an empty log)."""
     return line.type == "error" and not line.text.startswith("Failed to load resource")
 
 
-def test_from_sign_in_to_weights(service: LocalService, page: "playwright.Page", tmp_path: Path) -> None:
+def test_from_sign_in_to_weights(service: LocalService, page: playwright.Page, tmp_path: Path) -> None:
     troubles: list[str] = []
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("console", lambda line: troubles.append(line.text) if is_trouble(line) else None)
