@@ -51,6 +51,7 @@ export const getDataset = (/** @type {string} */ id) => request(`/v1/datasets/${
 export const listProblems = (/** @type {string} */ id) => request(`/v1/datasets/${id}/problems`);
 export const listArchitectures = () => request("/v1/architectures");
 export const listPublic = () => request("/v1/architectures/public");
+export const listPresets = () => request("/v1/presets");
 export const configSchema = () => request("/v1/config/schema");
 export const openSession = (/** @type {string} */ token) => postJson("/v1/session", { token });
 

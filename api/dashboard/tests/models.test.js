@@ -3,7 +3,7 @@ import test from "node:test";
 import { bestOf, emptyCurves, isAfter, position, reduce, remainingSeconds } from "../js/models/curves.js";
 import { count, duration, figure, size } from "../js/models/format.js";
 import { parseRoute } from "../js/models/routes.js";
-import { buildConfig, fieldsOf, readField } from "../js/models/schema.js";
+import { buildConfig, fieldsOf, readField, withPreset } from "../js/models/schema.js";
 
 const SCHEMA = {
   $defs: {
@@ -37,6 +37,13 @@ test("only edited fields enter the configuration, wrong ones are named", () => {
   assert.deepEqual(buildConfig(fields, { epochs: "0", "hyp.lr0": "x" }).problems, { epochs: "at least 1", "hyp.lr0": "a number" });
   assert.equal(readField(fields[0], "1.5").problem, "a whole number");
   assert.equal(readField(fields[2], "Lion").problem, "one of SGD, Adam");
+});
+
+test("a preset's values are shown, and only departures from them are sent", () => {
+  const fields = withPreset(fieldsOf(SCHEMA), { lr0: 0.003, epochs: 7 });
+  assert.equal(fields.find((f) => f.path === "hyp.lr0").initial, 0.003);
+  assert.equal(fields.find((f) => f.path === "epochs").initial, 100);
+  assert.deepEqual(buildConfig(fields, { "hyp.lr0": "0.003" }).config, {});
 });
 
 const batch = (id, epoch, index) => ({ id, type: "batch", epoch, batch: index, batches: 4, loss: { box: 1, obj: 2, cls: 3 }, lr: [0.1, 0, 0], images_per_s: 9, ts: 0 });

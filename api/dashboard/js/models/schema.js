@@ -123,3 +123,12 @@ export function buildConfig(fields, edits) {
   }
   return { config, problems };
 }
+
+/**
+ * Show the hyperparameters that a preset stands for instead of the schema's defaults.
+ * @param {Field[]} fields @param {Record<string, any> | undefined} preset values by name @returns {Field[]}
+ */
+export function withPreset(fields, preset) {
+  if (!preset) return fields;
+  return fields.map((field) => (field.path === `hyp.${field.name}` && field.name in preset ? { ...field, initial: preset[field.name] } : field));
+}

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import * as api from "../api.js";
 import { Facts, ProblemBox, useLoaded } from "../components/bits.js";
 import { count, figure } from "../models/format.js";
-import { buildConfig, fieldsOf } from "../models/schema.js";
+import { buildConfig, fieldsOf, withPreset } from "../models/schema.js";
 import { randomKey } from "../models/keys.js";
 import { Upload } from "./datasets.js";
 
@@ -76,6 +76,7 @@ export function NewJobPage({ query }) {
   const datasets = useLoaded(() => api.listDatasets(), [], 3000);
   const architectures = useLoaded(() => api.listArchitectures(), []);
   const publicFiles = useLoaded(() => api.listPublic(), []);
+  const presets = useLoaded(() => api.listPresets(), []);
   const schema = useLoaded(() => api.configSchema(), []);
   const [dataset, setDataset] = useState(query.get("dataset") ?? "");
   const [architecture, setArchitecture] = useState("");
@@ -85,7 +86,8 @@ export function NewJobPage({ query }) {
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
   const key = useRef(randomKey());
-  const fields = useMemo(() => (schema.data ? fieldsOf(schema.data) : []), [schema.data]);
+  const preset = presets.data?.[edits.preset];
+  const fields = useMemo(() => (schema.data ? withPreset(fieldsOf(schema.data), preset) : []), [schema.data, preset]);
   const usable = (datasets.data?.items ?? []).filter((/** @type {any} */ item) => item.status !== "invalid");
   const chosen = usable.find((/** @type {any} */ item) => item.id === dataset);
   const check = useCheck(text, chosen?.num_classes ?? null);
