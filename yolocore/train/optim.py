@@ -56,9 +56,22 @@ def build_optimizer(
         for keys, decay in zip(parameter_groups(network), decays, strict=True)
     ]
     if name == "SGD":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+        _start_at_rest(sgd)
+        return sgd
     kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
     return kind(groups, lr=lr, betas=(momentum, 0.999), fused=True)
+
+
+def _start_at_rest(sgd: torch.optim.SGD) -> None:
+    """Give every parameter a momentum of zero.
+
+    Left alone, the fused kernel makes it of fresh memory and fills it at the first step; if a gradient scaler
+    skips that step, whatever lay in the memory becomes the momentum. A first step from zero is the same step.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def apply_point(optimizer: torch.optim.Optimizer, point: Point) -> None:

@@ -129,6 +129,21 @@ def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
     assert again.scale == scale / 2
 
 
+def test_a_first_step_that_is_skipped_leaves_the_momentum_at_rest() -> None:
+    fresh = [torch.full((64, 64, 3, 3), 7.7) for _ in range(8)]  # what the allocator hands out next
+    del fresh
+    network = nn.Sequential(nn.Conv2d(64, 64, 3, bias=False), nn.BatchNorm2d(64))
+    optimizer = build_optimizer(network, name="SGD", lr=0.01, momentum=0.9, weight_decay=0)
+    precision = Precision("fp16", CPU)
+    before = copy.deepcopy(dict(network.named_parameters()))
+    precision.backward(network(torch.rand(2, 64, 8, 8)).sum() * math.inf)
+    precision.step(optimizer, network.parameters(), 10.0)
+    for parameter in network.parameters():
+        assert torch.count_nonzero(optimizer.state[parameter]["momentum_buffer"]) == 0
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
 def test_watch_means_a_window_and_an_epoch() -> None:
     watch = Watch("fp32", CPU)
     watch.add(0, torch.tensor([1.0, 2.0, 3.0]), ["a.jpg"])
