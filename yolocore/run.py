@@ -33,7 +33,7 @@ from yolocore.train.ema import Ema
 from yolocore.train.evaluator import Evaluator
 from yolocore.train.export import export_figures, export_pictures, export_weights, figures, judge_best
 from yolocore.train.failures import naming_failures
-from yolocore.train.inputs import Data, plan_run, read_folder, read_manifest, usable_device
+from yolocore.train.inputs import Data, plan_run, read_folder, read_manifest, usable_device, val_stride
 from yolocore.train.numerics import numerics
 from yolocore.train.optim import build_optimizer
 from yolocore.train.outputs import RunFolder, WeightsCard
@@ -96,6 +96,7 @@ class _Run:
             imgsz=config.imgsz,
         )
         self.imgsz, self.strides = plan.imgsz[0], [int(stride) for stride in plan.strides]
+        self.val_stride = val_stride(plan)
         network = build_network(plan, seed=config.seed).to(self.device)
         network = network.to(memory_format=torch.channels_last)
         self.anchors_grid = network.head.anchors.detach().float().cpu().numpy()
@@ -151,7 +152,7 @@ class _Run:
             self._store(self.data.val, area=True),
             self.imgsz,
             self.config.val.batch or 2 * self.config.batch,
-            stride=max(*self.strides, 32),
+            stride=self.val_stride,
         )
         return ValLoader(
             samples,

@@ -27,6 +27,25 @@ head:
   - [-1, 1, C3, [24, False]]
   - [[9, 6], 1, Detect, [nc, anchors]]
 """
+DEEP_MODEL = """
+nc: 2
+depth_multiple: 1.0
+width_multiple: 1.0
+anchors: [[8,8, 12,12], [18,18, 28,28]]
+backbone:
+  - [-1, 1, Conv, [8, 6, 2, 2]]
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 4], 1, Concat, [1]]
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 3], 1, Concat, [1]]
+  - [[9, 7], 1, Detect, [nc, anchors]]
+"""  # its deepest row has a stride of 64, its head one of 32
 
 
 def write_shapes(

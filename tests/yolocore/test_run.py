@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.support.runs import Told, WishAt, do_run, newest_checkpoint, request, weights_hash
-from tests.support.shapes import NAMES, write_shapes
+from tests.support.shapes import DEEP_MODEL, NAMES, write_shapes
 from yolocore.errors import ArchitectureError, CheckpointError, ConfigError, DatasetError, NonFiniteError
 from yolocore.model.build import build_network
 from yolocore.spec.architecture import parse_architecture
@@ -260,6 +260,11 @@ def test_user_errors_have_names(data_yaml: Path, tmp_path: Path) -> None:
     empty.write_text(f"train: {tmp_path}/none\nval: {tmp_path}/none\nnames: [a]\n")
     with pytest.raises(DatasetError, match="no images"):
         do_run(replace(asked, data_yaml=empty))
+
+
+def test_a_model_deeper_than_its_head_is_validated_too(data_yaml: Path, tmp_path: Path) -> None:
+    asked = replace(request(tmp_path, data_yaml, epochs=1, imgsz=128), architecture_text=DEEP_MODEL)
+    assert do_run(asked).result.outcome == "succeeded"
 
 
 def test_hints_only_lower_what_the_settings_allow() -> None:

@@ -5,6 +5,7 @@ It must not know the configuration or the loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from yolocore.errors import ArchitectureError, ConfigError, DatasetError
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.dataset import Manifest
 from yolocore.spec.plan import Plan, plan_architecture
+from yolocore.spec.strides import common_stride
 from yolocore.train.schedule import trained_size
 
 
@@ -71,6 +73,15 @@ def plan_run(text: str, *, name: str, num_classes: int, imgsz: int) -> Plan:
             value="anchors",
         )
     return plan
+
+
+def val_stride(plan: Plan) -> int:
+    """Return what the sides of validation pictures are multiples of, in pixels.
+
+    All strides of the head, and those of rows that are deeper than it: an odd map on the way down does not
+    meet its partner on the way up.
+    """
+    return math.lcm(32, *(int(stride) for stride in plan.strides), common_stride(plan.architecture))
 
 
 def _checked(names: Sequence[str], splits: Mapping[str, list[Sample]], *, single_cls: bool) -> Data:
