@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
-from api import errors, openapi
+from api import errors
 from api.access import routes as access_routes
 from api.access.gate import Gate
 from api.architectures import routes as architecture_routes
@@ -29,6 +29,7 @@ from api.jobs import results as result_routes
 from api.jobs import routes as job_routes
 from api.loops.nudges import Nudges
 from api.loops.run import run_loops
+from api.openapi import DescribedApp
 from api.services import Services, open_services
 
 log = logging.getLogger("trainshed.api")
@@ -59,7 +60,7 @@ def create_app(
         async with _running(services, with_loops=with_loops, nudges=nudges):
             yield
 
-    app = FastAPI(
+    app = DescribedApp(
         title="Trainshed",
         version="1",
         description="Upload a dataset and a model YAML, train a YOLOv5 detector, watch it live.",
@@ -74,7 +75,6 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     mount_dashboard(app)
-    app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]
     return app
 
 

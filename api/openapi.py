@@ -15,15 +15,18 @@ _UNUSED = ("HTTPValidationError", "ValidationError")
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """Return the description, made at the first call."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        _mend(schema)
-        app.openapi_schema = schema
-    return app.openapi_schema
+class DescribedApp(FastAPI):
+    """An application whose description is mended."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description, made at the first call."""
+        if self.openapi_schema is None:
+            schema = get_openapi(
+                title=self.title, version=self.version, description=self.description, routes=self.routes
+            )
+            _mend(schema)
+            self.openapi_schema = schema
+        return self.openapi_schema
 
 
 def _mend(schema: dict[str, Any]) -> None:

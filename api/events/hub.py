@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,8 +142,8 @@ class Hub:
     async def start(self) -> None:
         """Begin to read; does not wait for Redis."""
         self._tasks = [
-            asyncio.create_task(self._read_redis(), name="hub-redis"),
-            asyncio.create_task(self._poll_book(), name="hub-book"),
+            asyncio.create_task(_forever(self._read_redis, self._retry_s), name="hub-redis"),
+            asyncio.create_task(_forever(self._poll_book, self._poll_s), name="hub-book"),
         ]
 
     def close_watchers(self) -> None:
@@ -205,21 +205,20 @@ class Hub:
                     channel.cursor = end
 
     async def _read_redis(self) -> None:
-        """Read all live streams for ever; survive any absence of Redis."""
-        while True:
-            try:
-                if not self.streams.up:
-                    await self.streams.ping()
-                    self.streams.up = True
-                    log.info("live events flow again")
-                    await self._place_cursors()
-                    self._offer_look(self._channels.values())
-                await self._read_once(self.streams)
-            except (RedisError, OSError) as error:
-                if self.streams.up:
-                    log.warning("Redis is away, events are read from journals: %s", error)
-                self.streams.up = False
-                await asyncio.sleep(self._retry_s)
+        """Read all live streams once, or notice that Redis is away."""
+        try:
+            if not self.streams.up:
+                await self.streams.ping()
+                self.streams.up = True
+                log.info("live events flow")
+                await self._place_cursors()
+                self._offer_look(self._channels.values())
+            await self._read_once(self.streams)
+        except (RedisError, OSError) as error:
+            if self.streams.up:
+                log.warning("Redis is away, events are read from journals: %s", error)
+            self.streams.up = False
+            await asyncio.sleep(self._retry_s)
 
     async def _read_once(self, streams: LiveStreams) -> None:
         unplaced = [item for item in self._channels.values() if item.live and item.cursor is None]
@@ -246,18 +245,17 @@ class Hub:
                         subscription.offer(event)
 
     async def _poll_book(self) -> None:
-        """Ask the book once per period for all watched jobs."""
-        while True:
-            await asyncio.sleep(self._poll_s)
-            jobs = list(self._channels)
-            if not jobs:
-                continue
-            try:
-                snapshots = await asyncio.to_thread(self._read_snapshots, jobs)
-            except StoreUnavailable as error:
-                log.warning("the book does not answer: %s", error)
-                continue
-            self._offer_changes(snapshots)
+        """Ask the book once for all watched jobs, after a pause."""
+        await asyncio.sleep(self._poll_s)
+        jobs = list(self._channels)
+        if not jobs:
+            return
+        try:
+            snapshots = await asyncio.to_thread(self._read_snapshots, jobs)
+        except StoreUnavailable as error:
+            log.warning("the book does not answer: %s", error)
+            return
+        self._offer_changes(snapshots)
 
     def _offer_changes(self, snapshots: Mapping[str, Snapshot]) -> None:
         for job, snapshot in snapshots.items():
@@ -280,6 +278,16 @@ class Hub:
             for subscription in channel.subscriptions:
                 if subscription.live:
                     subscription.offer(Look())
+
+
+async def _forever(step: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    """Do a step again and again; the top of a task, so a fault of ours is logged and does not end it."""
+    while True:
+        try:
+            await step()
+        except Exception:
+            log.exception("live events stumbled")
+            await asyncio.sleep(pause_s)
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[None]]) -> None:

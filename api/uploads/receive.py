@@ -15,7 +15,7 @@ from api.domain.blobs import Blob, BlobStore, BlobWriter
 from api.errors import ApiError, BadRequestError, TooLargeError, UnprocessableError
 from api.uploads.digests import sha256_of
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 20
 DRAIN_BYTES = 16 << 20
 
 

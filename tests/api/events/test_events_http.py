@@ -1,0 +1,214 @@
+"""Event streams as a client sees them: over a port, with ids, resume, ends and a server that stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.domain.failures import Failure, FailureCode
+from tests.support.books import until
+from tests.support.events import RunOnDisk
+from tests.support.service import World, a_job, client_of, new_world
+from tests.support.shared import ROOT
+from tests.support.valkey import ValkeyProcess, running_valkey
+
+
+@dataclass(frozen=True)
+class Message:
+    event: str
+    data: Any
+    id: str | None
+
+
+def messages(response: httpx.Response) -> Iterator[Message]:
+    fields: dict[str, str] = {}
+    for line in response.iter_lines():
+        if line == "":
+            if "event" in fields:
+                data = json.loads(fields["data"]) if "data" in fields else None
+                yield Message(fields["event"], data, fields.get("id"))
+            fields = {}
+        elif not line.startswith(":"):
+            key, _, value = line.partition(": ")
+            fields[key] = value
+
+
+class Follower:
+    """Reads a stream in a thread."""
+
+    def __init__(self, client: httpx.Client, url: str, **headers: str) -> None:
+        self.got: list[Message] = []
+        self.status = 0
+        self.headers = httpx.Headers()
+        self._client, self._url, self._sent = client, url, headers
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._client.stream("GET", self._url, headers=self._sent, timeout=30) as response:
+            self.status, self.headers = response.status_code, response.headers
+            for message in messages(response):
+                self.got.append(message)
+                if self._stop.is_set():
+                    return
+
+    def ids(self) -> list[str]:
+        return [item.id for item in self.got if item.id is not None and item.event != "end"]
+
+    def leave_after_next(self) -> None:
+        self._stop.set()
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyProcess]:
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def live_world(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[World]:
+    with new_world(tmp_path, valkey.url) as made:
+        yield made
+
+
+def expected(last: int, first: int = 1) -> list[str]:
+    return [f"1-{seq}" for seq in range(first, last + 1)]
+
+
+def test_a_run_is_followed_left_and_resumed_without_a_gap(live_world: World, valkey: ValkeyProcess) -> None:
+    world = live_world
+    with client_of(world) as client, valkey.client() as redis:
+        job = a_job(world, client)
+        run = RunOnDisk(world.settings.jobs_dir, job["id"])
+        until(lambda: client.get("/readyz").json()["checks"]["redis"] == "ok")
+        first = Follower(client, job["links"]["events"])
+        until(lambda: bool(first.got))
+        assert first.headers["content-type"].startswith("text/event-stream")
+        assert first.headers["x-accel-buffering"] == "no"
+        assert (first.got[0].event, first.got[0].id, first.got[0].data["status"]) == ("job", None, "queued")
+
+        claim = world.claim()
+        run.write(1, range(1, 6))
+        run.ship(redis, 1, range(1, 6))
+        until(lambda: len(first.ids()) == 5)
+        until(lambda: any(item.event == "job" and item.data["status"] == "running" for item in first.got))
+        first.leave_after_next()
+        run.write(1, range(6, 11))
+        run.ship(redis, 1, range(6, 11))
+        first.join()
+        seen = first.ids()
+
+        second = Follower(client, job["links"]["events"], **{"Last-Event-ID": seen[-1]})
+        until(lambda: len(seen) + len(second.ids()) >= 10)
+        world.jobs.fail(
+            job["id"], claim.attempt, Failure(FailureCode.CONFIG_INVALID, "no"), last_event_id="1-10"
+        )
+        second.join()
+        assert seen + second.ids() == expected(10)
+        assert second.got[-1].event == "end"
+        assert second.got[-1].data["status"] == "failed"
+        assert second.got[1].data["job"] == job["id"]
+
+        done = client.get(job["links"]["events"], headers={"Last-Event-ID": "1-10"})
+        assert (done.status_code, done.content) == (204, b"")
+        replay = Follower(client, job["links"]["events"] + "?last_event_id=1-7")
+        replay.join()
+        assert replay.ids() == expected(10, first=8)
+        bad = client.get(job["links"]["events"], headers={"Last-Event-ID": "yesterday"})
+        assert (bad.status_code, bad.json()["code"]) == (422, "EVENT_ID_INVALID")
+
+
+def test_a_job_that_ended_without_an_event_is_told_once(live_world: World) -> None:
+    with client_of(live_world) as client:
+        job = a_job(live_world, client)
+        client.post(job["links"]["cancel"])
+        told = Follower(client, job["links"]["events"])
+        told.join()
+        assert [item.event for item in told.got] == ["job", "end"]
+        again = client.get(job["links"]["events"], headers={"Last-Event-ID": str(told.got[-1].id)})
+        assert again.status_code == 204
+
+
+def test_lists_are_told_what_changes(live_world: World) -> None:
+    with client_of(live_world) as client:
+        job = a_job(live_world, client)
+        follower = Follower(client, f"/v1/events?job={job['id']}&job={job['id']}")
+        until(lambda: bool(follower.got))
+        claim = live_world.claim()
+        live_world.jobs.record_progress(job["id"], claim.attempt, {"epoch": 4})
+        until(lambda: follower.got[-1].data["progress"] == {"epoch": 4})
+        follower.leave_after_next()
+        live_world.jobs.record_progress(job["id"], claim.attempt, {"epoch": 5})
+        follower.join()
+        assert {item.event for item in follower.got} == {"job"}
+        assert all(item.id is None for item in follower.got)
+
+
+def test_silence_is_broken_by_comments(tmp_path: Path) -> None:
+    with new_world(tmp_path, sse_ping_s=0.1) as world, client_of(world) as client:
+        job = a_job(world, client)
+        with client.stream("GET", job["links"]["events"]) as response:
+            lines = response.iter_lines()
+            assert any(line == ": ping" for line in lines)
+
+
+def test_the_server_stops_at_once_although_streams_are_open(live_world: World) -> None:
+    world = live_world
+    environment = {
+        **os.environ,
+        "TRAINSHED_DATA_DIR": str(world.settings.data_dir),
+        "TRAINSHED_REDIS_URL": world.settings.redis_url,
+        "TRAINSHED_PORT": str(free_port()),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.server"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+    )
+    try:
+        address = f"http://127.0.0.1:{environment['TRAINSHED_PORT']}"
+        with httpx.Client(base_url=address, headers=world.headers, timeout=20) as client:
+            until(lambda: answers(client), timeout_s=60)
+            job = a_job(world, client)
+            follower = Follower(client, job["links"]["events"])
+            until(lambda: bool(follower.got))
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+            follower.join()
+        assert time.monotonic() - began < 10
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
