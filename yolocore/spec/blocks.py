@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from yolocore.spec.sketch import Pair, Shape, Sketch, SketchError, conv_size
 
 
@@ -277,6 +275,9 @@ def mix_channels(c1: int, c2: int, kernels: tuple[int, ...], equal_ch: bool) -> 
         step = (n - 1e-6) / (c2 - 1) if c2 > 1 else 0.0
         places = [int(i * step) for i in range(c2)]
         return [places.count(i) for i in range(n)]
+    # Here, because numpy is a tenth of an API process's memory and hardly any file needs this.
+    import numpy as np
+
     a = np.eye(n + 1, n, k=-1)
     a -= np.roll(a, 1, axis=1)
     a *= np.array(kernels) ** 2
