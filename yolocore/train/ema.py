@@ -43,3 +43,9 @@ class Ema(Generic[NetworkT]):
         """Move the average towards the network as it is now."""
         self.updates += 1
         torch._foreach_lerp_(self._averages, self._current, 1 - decay_at(self.updates))
+
+    @torch.no_grad()
+    def is_finite(self) -> bool:
+        """Tell whether the whole average is finite; one reduction and one reading of the device."""
+        largest = torch._foreach_norm(self._averages, math.inf)
+        return bool(torch.isfinite(torch.stack(largest)).all())

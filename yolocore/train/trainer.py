@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from yolocore.errors import NonFiniteError
 from yolocore.eval.metrics import fitness
 from yolocore.eval.validate import ValidationResult
 from yolocore.loss.detection import to_tensors
@@ -74,7 +75,7 @@ class Trainer:
 
         self.parameters = list(network.parameters())
         self.dtype = self.parameters[0].dtype
-        self.watch = Watch(precision.name, precision.device)
+        self.watch = Watch(precision.name, precision.device, batches_per_epoch)
         self.system = SystemMeter(emit, precision.device)
         self.position = Position()
         self.best: Best | None = None
@@ -177,6 +178,7 @@ class Trainer:
 
     def _close_epoch(self, epoch: int) -> None:
         """Validate the average, keep the books, checkpoint."""
+        self._check_finite()  # before the average is judged, kept as the best and delivered
         self.emit(PhaseChange(phase="validating"))
         result = self.evaluate(self.ema.network)
         row = self._row(epoch, result)
@@ -211,9 +213,18 @@ class Trainer:
         )
 
     def _save_checkpoint(self) -> None:
-        self.watch.check(self.precision.scale)  # never keep weights after a loss that is not finite
+        self._check_finite()
         self.output.checkpoint(self.snapshot())
         self._checkpointed = time.monotonic()
+
+    def _check_finite(self) -> None:
+        """Raise NonFiniteError rather than keep weights that a loss or a hidden overflow has spoilt."""
+        self.watch.check(self.precision.scale)
+        if not self.ema.is_finite():
+            place = f"epoch {self.position.epoch + 1}, batch {self.position.batch}"
+            raise NonFiniteError(
+                f"the averaged weights are not finite after {place} in {self.precision.name}", place=place
+            )
 
     def snapshot(self) -> Snapshot:
         """Return the state of the run between two batches; tensors are the live ones, for writing at once."""

@@ -30,8 +30,9 @@ class Window:
 class Watch:
     """Running means of the epoch and of the window, and the first batch whose loss was not finite."""
 
-    def __init__(self, precision: PrecisionName, device: torch.device) -> None:
+    def __init__(self, precision: PrecisionName, device: torch.device, batches_per_epoch: int) -> None:
         self._precision = precision
+        self._batches_per_epoch = batches_per_epoch
         self.epoch_sum = torch.zeros(3, device=device)
         self.epoch_count = 0
         self._window_sum = torch.zeros(3, device=device)
@@ -81,12 +82,14 @@ class Watch:
     def check(self, scale: float | None) -> tuple[float, float, float, float]:
         """Read the window's three sums and the skipped steps from the device.
 
-        Raises NonFiniteError with the images of the first bad batch: at once without a scaler, and with one
-        (whose `scale` is then given) when it fell so low that the gradients themselves must be broken.
+        Raises NonFiniteError with the images of the first bad batch. A loss that is not finite is fatal with
+        a scaler too: what overflowed on the way forward is in the norms' running statistics, and a skipped
+        step does not take it out. So are a scaler's gradients when its `scale` fell so low that they
+        themselves must be broken.
         """
         packed = torch.cat([self._window_sum.double(), self._skipped[None], self._first_bad[None]])
         box, obj, cls, skipped, first_bad = packed.tolist()
-        if int(first_bad) in self._names and self._precision != "fp16":
+        if int(first_bad) in self._names:
             raise self._error(int(first_bad), "the loss or its gradients are not finite")
         if scale is not None and scale < SMALLEST_SCALE:
             raise self._error(int(first_bad), f"the gradients stayed non-finite down to a scale of {scale:g}")
@@ -104,8 +107,11 @@ class Watch:
     def _error(self, counter: int, what: str) -> NonFiniteError:
         counter = counter if counter in self._names else max(self._names, default=0)
         names = self._names.get(counter, [])
+        epoch, batch = divmod(counter, self._batches_per_epoch)
+        place = f"epoch {epoch + 1}, batch {batch + 1}"
+        way_out = "look at its images' labels or lower the rate"
+        if self._precision != "fp32":
+            way_out += ", or train in fp32"
         return NonFiniteError(
-            f"{what} at batch {counter} in {self._precision}; look at its images' labels or lower the rate",
-            place=f"batch {counter}",
-            value=", ".join(names),
+            f"{what} at {place} in {self._precision}; {way_out}", place=place, value=", ".join(names)
         )
