@@ -1,4 +1,4 @@
-"""The public model files over HTTP: listed by name, each accepted like any other text, none that cannot train."""
+"""The public model files over HTTP: listed by name, accepted like any other text, none that cannot train."""
 
 from __future__ import annotations
 
