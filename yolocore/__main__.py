@@ -19,6 +19,7 @@ from yolocore.errors import ArchitectureError, CheckpointError, ConfigError, Cor
 from yolocore.spec.config import CacheName, Hyperparameters, TrainConfig, parse_config, preset_names
 from yolocore.spec.events import TrainEvent
 from yolocore.spec.zoo import ZOO, zoo_text
+from yolocore.train.checkpoint import checkpoints_in
 from yolocore.train.console import line_of
 from yolocore.train.protocols import Wish
 
@@ -151,7 +152,7 @@ def find_checkpoint(out: Path, resume: str | None) -> Path | None:
         return None
     if resume != "newest":
         return Path(resume)
-    found = sorted((out / "checkpoints").glob("*.ckpt"))
+    found = checkpoints_in(out / "checkpoints")
     if not found:
         raise CheckpointError("there is no checkpoint to go on from", place=str(out))
     return found[-1]

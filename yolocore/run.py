@@ -113,8 +113,9 @@ class _Run:
         )
         with closing(self._train_loader(snapshot)) as loader:
             trainer, evaluator = self._trainer(network, loader, output)
-            if snapshot is not None:
+            if snapshot is not None and self.request.resume is not None:
                 trainer.restore(snapshot)
+                output.go_on_from(self.request.resume)
             else:
                 self._announce(plan, loader)
             wish = trainer.run()

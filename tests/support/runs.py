@@ -14,6 +14,7 @@ from tests.support.shapes import TINY_MODEL
 from yolocore.run import train
 from yolocore.spec.config import parse_config
 from yolocore.spec.events import TrainEvent
+from yolocore.train.checkpoint import checkpoints_in
 from yolocore.train.protocols import Wish
 from yolocore.train.request import RunRequest, RunResult, RunSettings
 
@@ -96,4 +97,4 @@ def weights_hash(path: Path) -> str:
 
 def newest_checkpoint(folder: Path) -> Path:
     """Return the last checkpoint of a run."""
-    return sorted((folder / "checkpoints").glob("*.ckpt"))[-1]
+    return checkpoints_in(folder / "checkpoints")[-1]

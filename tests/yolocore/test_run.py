@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.config import parse_config
 from yolocore.spec.events import TrainEvent
 from yolocore.spec.plan import plan_architecture
-from yolocore.train.checkpoint import load_checkpoint, load_into
+from yolocore.train.checkpoint import checkpoints_in, load_checkpoint, load_into
 from yolocore.train.protocols import Wish
 
 BATCHES = 4  # of an epoch: 10 images in batches of 3
@@ -166,6 +167,28 @@ def test_a_run_killed_after_a_checkpoint_by_time_goes_on_from_there(
 def test_old_checkpoints_go_only_where_asked(data_yaml: Path, tmp_path: Path) -> None:
     do_run(request(tmp_path, data_yaml), keep_checkpoints=2, checkpoint_every_s=1e-9)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_going_on_from_an_older_checkpoint_drops_the_later_ones(data_yaml: Path, tmp_path: Path) -> None:
+    do_run(request(tmp_path, data_yaml))
+    oldest = checkpoints_in(tmp_path / "checkpoints")[0]
+    told = do_run(
+        replace(request(tmp_path, data_yaml), resume=oldest), WishAt("pause", 2), keep_checkpoints=1
+    )
+    (saved,) = told.of("checkpoint")
+    assert (saved.epoch, saved.batch) == (1, 2)
+    assert [path.name for path in checkpoints_in(tmp_path / "checkpoints")] == [Path(saved.path).name]
+
+
+def test_checkpoints_of_another_folder_are_left_alone(data_yaml: Path, tmp_path: Path) -> None:
+    do_run(request(tmp_path / "1", data_yaml))
+    oldest, *later = checkpoints_in(tmp_path / "1" / "checkpoints")
+    asked = replace(request(tmp_path / "2", data_yaml), resume=oldest)
+    (tmp_path / "2" / "checkpoints").mkdir(parents=True)
+    other = shutil.copy(later[-1], tmp_path / "2" / "checkpoints")
+    (saved,) = do_run(asked, WishAt("pause", 2), keep_checkpoints=1).of("checkpoint")
+    assert (tmp_path / "2" / saved.path).is_file() and Path(other).is_file()
+    assert all(path.is_file() for path in later)
 
 
 @pytest.mark.parametrize("question", [2, PER_EPOCH + 2, PER_EPOCH + BATCHES + 1])

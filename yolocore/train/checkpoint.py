@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from yolocore.errors import CheckpointError
 from yolocore.train.files import Written, publish
 
 FORMAT = "trainshed-checkpoint-1"
+NAME = re.compile(r"e(\d+)-b(\d+)\.ckpt")
 Tensors = dict[str, torch.Tensor]
 
 
@@ -120,8 +122,20 @@ def load_checkpoint(path: Path) -> Snapshot:
 
 
 def checkpoint_name(position: Position) -> str:
-    """Return the file name of a checkpoint; names sort in the order of the run."""
+    """Return the file name of a checkpoint; `checkpoints_in` sorts such names, an alphabet does not."""
     return f"e{position.epoch:04d}-b{position.batch:06d}.ckpt"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder in the order of the run; files of other names are left out."""
+    found = [(place, path) for path in folder.glob("*.ckpt") if (place := named_place(path)) is not None]
+    return [path for _, path in sorted(found)]
+
+
+def named_place(path: Path) -> tuple[int, int] | None:
+    """Return the epoch and the batch that a checkpoint's name speaks of, None for another file's."""
+    match = NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def load_into(module: torch.nn.Module, tensors: Tensors, what: str) -> None:

@@ -15,7 +15,14 @@ from typing import Any
 import torch
 
 from yolocore.spec.events import ArtifactKind, ArtifactSaved, CheckpointSaved, EpochDone, TrainEvent
-from yolocore.train.checkpoint import Snapshot, Tensors, checkpoint_name, save_checkpoint
+from yolocore.train.checkpoint import (
+    Snapshot,
+    Tensors,
+    checkpoint_name,
+    checkpoints_in,
+    named_place,
+    save_checkpoint,
+)
 from yolocore.train.files import Written, describe, publish
 from yolocore.train.results import results_csv
 
@@ -104,8 +111,21 @@ class RunFolder:
             )
         )
         if self._keep is not None:
-            for old in sorted(self.checkpoints.glob("*.ckpt"))[: -self._keep]:
-                old.unlink()
+            for old in checkpoints_in(self.checkpoints)[: -self._keep]:
+                if old != written.path:
+                    old.unlink()
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Delete the later checkpoints of this folder: they lead to an end this run will not have.
+
+        A checkpoint that lies elsewhere says nothing about this folder; nothing is deleted then.
+        """
+        place = named_place(checkpoint)
+        if place is None or checkpoint.resolve().parent != self.checkpoints.resolve():
+            return
+        for path in checkpoints_in(self.checkpoints):
+            if (named_place(path) or place) > place:
+                path.unlink()
 
     def finished_epoch(self, rows: list[EpochDone], ema: Tensors) -> None:
         """Bring the table up to date and keep the weights if this epoch is the best or asked for."""

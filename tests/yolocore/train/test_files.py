@@ -18,6 +18,7 @@ from yolocore.train.checkpoint import (
     Position,
     Snapshot,
     checkpoint_name,
+    checkpoints_in,
     load_checkpoint,
     load_into,
     save_checkpoint,
@@ -62,10 +63,19 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_names_sort_in_the_order_of_the_run() -> None:
-    positions = [Position(0, 3), Position(0, 12), Position(1, 0), Position(10, 0)]
+def test_checkpoints_are_found_in_the_order_of_the_run(tmp_path: Path) -> None:
+    positions = [
+        Position(0, 3),
+        Position(0, 12),
+        Position(1, 0),
+        Position(9999, 999_999),
+        Position(10_000, 0),
+    ]
     names = [checkpoint_name(position) for position in positions]
-    assert names == sorted(names) and names[0] == "e0000-b000003.ckpt"
+    for name in (*reversed(names), "other.ckpt", ".e0001-b000000.ckpt.7.part"):
+        (tmp_path / name).touch()
+    assert [path.name for path in checkpoints_in(tmp_path)] == names
+    assert names[0] == "e0000-b000003.ckpt"
 
 
 def damaged(path: Path) -> None:
