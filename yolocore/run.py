@@ -127,7 +127,9 @@ class _Run:
         request, single_cls = self.request, self.config.single_cls
         if request.manifest is not None:
             assert request.images_root is not None, "a manifest comes with the root of its images"
-            return read_manifest(request.manifest, request.images_root, single_cls=single_cls)
+            return read_manifest(
+                request.manifest, request.images_root, single_cls=single_cls, warn=self._warn
+            )
         assert request.data_yaml is not None, "a run needs data"
         return read_folder(request.data_yaml, single_cls=single_cls, warn=self._warn)
 

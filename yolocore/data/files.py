@@ -50,7 +50,11 @@ def load_manifest(manifest_path: Path, images_root: Path) -> list[Sample]:
 
     Raises DatasetError if the manifest is invalid or an image is missing.
     """
-    manifest = Manifest.parse(manifest_path.read_bytes())
+    return manifest_samples(Manifest.parse(manifest_path.read_bytes()), images_root)
+
+
+def manifest_samples(manifest: Manifest, images_root: Path) -> list[Sample]:
+    """Return a manifest's pictures as samples; raises DatasetError if an image is missing."""
     return [_from_manifest(image, images_root) for image in manifest.images]
 
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from yolocore.data.files import Sample, load_manifest, scan_yolo_folder
+from yolocore.data.files import Sample, as_single_class, manifest_samples, scan_yolo_folder
 from yolocore.errors import ArchitectureError, ConfigError, DatasetError
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.dataset import Manifest
 from yolocore.spec.plan import Plan, plan_architecture
 from yolocore.spec.strides import common_stride
 from yolocore.train.schedule import trained_size
+
+Warn = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,20 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def read_manifest(manifest: Path, images_root: Path, *, single_cls: bool) -> Data:
+def read_manifest(manifest: Path, images_root: Path, *, single_cls: bool, warn: Warn) -> Data:
     """Read names and samples from a manifest; raises DatasetError."""
-    names = list(Manifest.parse(manifest.read_bytes()).names)
-    samples = load_manifest(manifest, images_root)
+    parsed = Manifest.parse(manifest.read_bytes())
+    samples = manifest_samples(parsed, images_root)
     splits = {name: [sample for sample in samples if sample.split == name] for name in ("train", "val")}
-    return _checked(names, splits, single_cls=single_cls)
+    return _checked(parsed.names, splits, single_cls=single_cls, warn=warn)
 
 
-def read_folder(data_yaml: Path, *, single_cls: bool, warn: Callable[[str, str], None]) -> Data:
+def read_folder(data_yaml: Path, *, single_cls: bool, warn: Warn) -> Data:
     """Read names and samples from a YOLO folder; `warn` hears of every bad image. Raises DatasetError."""
     names, splits, problems = scan_yolo_folder(data_yaml)
     for problem in problems:
         warn(problem.code, f"{problem.file or data_yaml.name}: {problem.message}")
-    return _checked(names, splits, single_cls=single_cls)
+    return _checked(names, splits, single_cls=single_cls, warn=warn)
 
 
 def plan_run(text: str, *, name: str, num_classes: int, imgsz: int) -> Plan:
@@ -84,19 +86,26 @@ def val_stride(plan: Plan) -> int:
     return math.lcm(32, *(int(stride) for stride in plan.strides), common_stride(plan.architecture))
 
 
-def _checked(names: Sequence[str], splits: Mapping[str, list[Sample]], *, single_cls: bool) -> Data:
+def _checked(
+    names: Sequence[str], splits: Mapping[str, list[Sample]], *, single_cls: bool, warn: Warn
+) -> Data:
     for split in ("train", "val"):
         if not splits[split]:
             raise DatasetError(f"there are no images in the split {split}", place=split)
-    groups = splits["train"], splits["val"]
+    if not _labelled(splits["train"]):
+        raise DatasetError(
+            f"none of the {len(splits['train'])} images in the split train has a label; there is nothing "
+            "to learn",
+            code="NO_LABELS",
+            place="train",
+        )
+    if not _labelled(splits["val"]):
+        warn("NO_LABELS", "no image in the split val has a label; every figure of quality will be 0")
     if single_cls:
         names = names if len(names) == 1 else ["item"]
-        groups = [_one_class(sample) for sample in groups[0]], [_one_class(sample) for sample in groups[1]]
-    return Data(list(names), *groups)
+        splits = {name: as_single_class(samples) for name, samples in splits.items()}
+    return Data(list(names), splits["train"], splits["val"])
 
 
-def _one_class(sample: Sample) -> Sample:
-    rows = sample.rows.copy()
-    rows[:, 0] = 0
-    rows.setflags(write=False)
-    return replace(sample, rows=rows)
+def _labelled(samples: Sequence[Sample]) -> bool:
+    return any(len(sample.rows) for sample in samples)
