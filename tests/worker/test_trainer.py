@@ -132,7 +132,7 @@ def test_an_attempt_from_start_to_end(dataset: dict[str, str], tmp_path: Path) -
     code, result = finished(folder)
     assert (code, result["outcome"], result["code"]) == (0, "succeeded", None)
     assert result["best"].keys() == {"epoch", "fitness", "map50", "map50_95"}
-    assert result["metrics"]["map50"] == pytest.approx(result["best"]["map50"])
+    assert result["metrics"]["map50"] == pytest.approx(result["best"]["map50"], abs=0.02)
     lines = told(folder)
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
     events = [line.event for line in lines]
