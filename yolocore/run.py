@@ -12,13 +12,14 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from yolocore.data.augment import AugmentConfig
 from yolocore.data.collate import Batch
 from yolocore.data.dataset import TrainSamples, ValSamples
-from yolocore.data.files import Sample
+from yolocore.data.files import Sample, fingerprint
 from yolocore.data.images import ImageStore
 from yolocore.data.loader import TrainLoader, ValLoader
 from yolocore.errors import CheckpointError
@@ -44,6 +45,7 @@ from yolocore.train.schedule import Schedule, scaled_weight_decay
 from yolocore.train.stopping import EarlyStopping
 from yolocore.train.trainer import Trainer
 
+CIRCUMSTANCES = ("precision", "threads", "device", "torch", "numpy", "opencv", "machine", "processor")
 Emit = Callable[[TrainEvent], None]
 
 
@@ -313,25 +315,34 @@ class _Run:
             "architecture": self.request.architecture_text,
             "architecture_name": self.request.architecture_name,
             "classes": self.data.names,
-            "num_train_images": len(self.data.train),
+            "dataset": fingerprint([*self.data.train, *self.data.val]),
             "imgsz": self.imgsz,
             "anchors_grid": self.anchors_grid.tolist(),
             "precision": self.precision.name,
             "threads": self.threads,
-            "torch": torch.__version__,
             "device": str(self.device),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
             "machine": platform.machine(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
         }
 
     def _check_resumed(self, snapshot: Snapshot, identity: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another run; warn where equal numbers can no longer be promised."""
-        for name in ("config_hash", "architecture", "classes", "num_train_images"):
-            if snapshot.identity.get(name) != identity[name]:
+        """Refuse a checkpoint of another run; warn where equal numbers can no longer be promised.
+
+        What the checkpoint says nothing about is taken to be the same.
+        """
+        before = {**identity, **snapshot.identity}
+        for name in ("config_hash", "architecture", "classes", "dataset"):
+            if before[name] != identity[name]:
                 raise CheckpointError("the checkpoint is of another run", place=name)
-        for name in ("precision", "threads", "torch", "device", "machine"):
-            before, now = snapshot.identity.get(name), identity[name]
-            if before != now:
-                self._warn("RESUME_DIFFERS", f"{name} was {before}, is {now}; the numbers may differ")
+        for name in CIRCUMSTANCES:
+            if before[name] != identity[name]:
+                self._warn(
+                    "RESUME_DIFFERS",
+                    f"{name} was {before[name]}, is {identity[name]}; the numbers may differ",
+                )
 
     def _card(self, plan: Plan) -> WeightsCard:
         return WeightsCard(

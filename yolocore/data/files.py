@@ -5,7 +5,8 @@ Both end as a list of samples, the only thing the rest of the data side sees. No
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,10 +24,10 @@ from yolocore.spec.labels import LabelRow
 class Sample:
     """One picture with its labels.
 
-    `name` is what a person calls it, `path` where its bytes are, `content` what identifies those bytes;
-    `width`, `height` in pixels, upright. `rows` (n, 5) float32 `class x y w h` normalised; `polygons` has an
-    entry a row: points (k, 2) normalised, or None where the row was a box. `checked` tells that intake has
-    decoded the picture and accepted it as it is.
+    `name` is what a person calls it, `path` where its bytes are, `content` what identifies those bytes and
+    `num_bytes` how many they are; `width`, `height` in pixels, upright. `rows` (n, 5) float32 `class x y w h`
+    normalised; `polygons` has an entry a row: points (k, 2) normalised, or None where the row was a box.
+    `checked` tells that intake has decoded the picture and accepted it as it is.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Sample:
     polygons: tuple[FloatArray | None, ...]
     name: str = ""
     content: str = ""
+    num_bytes: int = 0
     checked: bool = False
 
     @property
@@ -97,6 +99,21 @@ def as_single_class(samples: Sequence[Sample]) -> list[Sample]:
     return result
 
 
+def fingerprint(samples: Iterable[Sample]) -> str:
+    """Return a hash of what would be learned from these samples in this order, the same on every machine.
+
+    Pictures count by their content where intake has hashed it, else by file name and size: a folder that
+    moved, or was copied, is still the same data.
+    """
+    digest = hashlib.sha256()
+    for sample in samples:
+        picture = sample.content if sample.checked else f"{sample.path.name}:{sample.num_bytes}"
+        outlines = [None if line is None else line.tobytes().hex() for line in sample.polygons]
+        parts = (sample.split, picture, sample.width, sample.height, sample.rows.tobytes().hex(), outlines)
+        digest.update(repr(parts).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def _from_manifest(image: ManifestImage, images_root: Path) -> Sample:
     path = images_root / image.sha256[:2] / image.sha256
     if not path.is_file():
@@ -113,6 +130,7 @@ def _from_manifest(image: ManifestImage, images_root: Path) -> Sample:
         polygons=tuple(None if line is None else np.array(line, dtype=np.float32) for line in outlines),
         name=image.name,
         content=image.sha256,
+        num_bytes=image.bytes,
         checked=True,
     )
 
@@ -130,6 +148,7 @@ def _from_scan(image: LabelledImage, split: str) -> Sample:
         ),
         name=str(image.path),
         content=f"{image.path.resolve()}:{status.st_size}:{status.st_mtime_ns}",
+        num_bytes=status.st_size,
     )
 
 

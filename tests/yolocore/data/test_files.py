@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from yolocore.data.files import as_single_class, load_manifest, scan_yolo_folder
+from yolocore.data.files import as_single_class, fingerprint, load_manifest, scan_yolo_folder
 from yolocore.data.scan import check_image, label_path
 from yolocore.errors import DatasetError
 from yolocore.spec.dataset import Manifest, ManifestImage
@@ -108,6 +110,33 @@ def test_a_listed_picture_that_is_not_there_is_reported(tmp_path: Path) -> None:
     assert [problem.code for problem in problems if problem.file and "9.png" in problem.file] == [
         "IMAGE_MISSING"
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"split": "val"},
+        {"content": "0" * 64},
+        {"width": 31},
+        {"rows": np.zeros((2, 5), np.float32)},
+        {"polygons": (None, None)},
+    ],
+)
+def test_a_fingerprint_changes_with_whatever_is_learned_from(tmp_path: Path, change: dict[str, Any]) -> None:
+    samples = load_manifest(write_manifest(tmp_path), tmp_path)
+    before = fingerprint(samples)
+    assert before == fingerprint(load_manifest(tmp_path / "manifest.json", tmp_path))
+    assert before != fingerprint([replace(samples[0], **change), samples[1]])
+    assert before != fingerprint(samples[::-1])
+
+
+def test_unhashed_pictures_count_by_file_name_and_size(tmp_path: Path) -> None:
+    _, splits, _ = scan_yolo_folder(write_folder(tmp_path / "set", "images/train"))
+    (sample, *_) = splits["train"]
+    moved = replace(sample, path=tmp_path / "elsewhere" / sample.path.name, content="other", name="other")
+    assert fingerprint([moved]) == fingerprint([sample])
+    assert fingerprint([replace(sample, num_bytes=1)]) != fingerprint([sample])
+    assert fingerprint([replace(sample, path=tmp_path / "b.png")]) != fingerprint([sample])
 
 
 @pytest.mark.parametrize(
