@@ -23,6 +23,7 @@ from yolocore.spec.words import HEADS, MAX_CLASSES, MAX_REPEATS, MAX_WIDTH, WORD
 __all__ = ["Layer", "Plan", "plan_architecture"]
 
 DEFAULT_CLASSES = 80
+MAX_LEVELS = 5  # the loss weighs the levels against each other, by weights known for so many
 MAX_PARAMETERS = 1_000_000_000
 MAX_ENTRIES = 20_000
 MAX_ACTIVATION_BYTES = 16 * 2**30
@@ -224,6 +225,10 @@ class _Planner:
 
     def _head_args(self, row: Row, inputs: list[_Map]) -> dict[str, Any]:
         args = {"nc": self.num_classes}
+        if len(inputs) > MAX_LEVELS:
+            raise _RowError(
+                "LEVEL_COUNT", f"{row.word} takes {len(inputs)} maps, at most {MAX_LEVELS} can be trained"
+            )
         if row.word == "Segment":
             args |= {"nm": row.args["nm"], "npr": self._scale_width(row.args["npr"])}
         if not isinstance(self.given, int) and len(self.given) != len(inputs):

@@ -114,6 +114,13 @@ def test_a_grid_that_does_not_fit_its_stride_is_refused() -> None:
     assert refused(model("[-1, 1, nn.Upsample, [None, 2, nearest]]")).code == "GRID_MISMATCH"
 
 
+def test_more_levels_than_the_loss_can_weigh_are_refused() -> None:
+    rows = [f"[-1, 1, Conv, [{8 * number}, 3, 2]]" for number in range(1, 7)]
+    assert plan(model(*rows, head=f"[[1, 2, 3, 4, 5], 1, Detect, {HEAD}]")).num_levels == 5
+    problem = refused(model(*rows, head=f"[[0, 1, 2, 3, 4, 5], 1, Detect, {HEAD}]"))
+    assert (problem.code, problem.row, problem.line) == ("LEVEL_COUNT", 6, 11)
+
+
 def test_rows_behind_a_bad_row_are_not_blamed() -> None:
     text = model("[-1, 1, Conv, [8, 3, 2, 1, 3]]", "[-1, 1, Conv, [8, 3, 2]]", "[-1, 1, Conv, [8]]")
     with pytest.raises(ArchitectureError) as caught:
