@@ -144,6 +144,7 @@ class _Run:
             TrainSamples(self.data.train, store, self.imgsz, augment, config.seed),
             config.batch,
             seed=config.seed,
+            num_epochs=config.epochs,
             start_epoch=position.epoch if position else 0,
             start_batch=position.batch if position else 0,
             num_threads=self.settings.loader_threads,

@@ -82,6 +82,8 @@ class Prefetcher:
 class TrainLoader:
     """Training batches, epoch after epoch, the next epoch's first ones prepared while this one ends.
 
+    Nothing is prepared past the last of `num_epochs`, if they are given.
+
     `epoch(e)` yields the batches of epoch e; the first call for `start_epoch` begins at `start_batch`. The
     order is a permutation keyed by (seed, epoch); the last batch may be smaller. `finish_batch` runs in the
     threads, after collation. Close it, or use it as a context.
@@ -93,6 +95,7 @@ class TrainLoader:
         batch_size: int,
         *,
         seed: int,
+        num_epochs: int | None = None,
         start_epoch: int = 0,
         start_batch: int = 0,
         num_threads: int = 1,
@@ -104,6 +107,7 @@ class TrainLoader:
         self.samples = samples
         self.batch_size = min(batch_size, max(len(samples), 1))
         self.num_batches = math.ceil(len(samples) / self.batch_size)
+        self._num_epochs = num_epochs
         self._start = (start_epoch, start_batch)
         self._finish = finish_batch
         self._pin_memory = pin_memory
@@ -126,7 +130,8 @@ class TrainLoader:
             start_batch = self._start[1] if epoch == self._start[0] else 0
             self._start = (-1, 0)
         first = epoch * self.num_batches
-        self._prefetcher.seek(first + start_batch)
+        ahead = None if self._num_epochs is None else max(self._num_epochs, epoch + 1) * self.num_batches
+        self._prefetcher.seek(first + start_batch, limit=ahead)
         for _ in range(start_batch, self.num_batches):
             yield self._prefetcher.next()
 

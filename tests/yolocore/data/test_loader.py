@@ -126,6 +126,28 @@ def test_prefetching_is_bounded(make_samples: MakeSamples) -> None:
             assert len(made) <= taken + 3
 
 
+@pytest.mark.parametrize("num_threads", [0, 1, 4])
+def test_nothing_is_prepared_past_the_last_epoch(make_samples: MakeSamples, num_threads: int) -> None:
+    made: list[int] = []
+
+    def finish(batch: Batch) -> Batch:
+        made.append(batch.epoch)
+        return batch
+
+    samples = train_samples(make_samples(6))
+    with TrainLoader(
+        samples, 2, seed=0, num_epochs=2, num_threads=num_threads, finish_batch=finish
+    ) as loader:
+        assert [batch.epoch for epoch in range(2) for batch in loader.epoch(epoch)] == [0, 0, 0, 1, 1, 1]
+    assert sorted(made) == [0, 0, 0, 1, 1, 1]
+
+
+def test_an_epoch_past_the_last_may_be_asked_for(make_samples: MakeSamples) -> None:
+    samples = train_samples(make_samples(6))
+    with TrainLoader(samples, 2, seed=0, num_epochs=2) as loader:
+        assert [batch.epoch for batch in loader.epoch(5)] == [5, 5, 5]
+
+
 def test_validation_is_the_same_every_time(make_samples: MakeSamples) -> None:
     samples = make_samples(7)
     val = ValSamples(samples, ImageStore(samples, 64, area=True), 64, 3)
