@@ -169,6 +169,26 @@ def test_old_checkpoints_go_only_where_asked(data_yaml: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
+def test_a_wish_made_where_a_checkpoint_was_just_written_adds_none(data_yaml: Path, tmp_path: Path) -> None:
+    for number, every_s in ((1, 1e9), (2, 0.0)):  # after an epoch's own, and after one by time
+        folder = tmp_path / str(number)
+        question = PER_EPOCH if number == 1 else 2
+        told = do_run(request(folder, data_yaml), WishAt("drain", question), checkpoint_every_s=every_s)
+        paths = [event.path for event in told.of("checkpoint")]
+        assert len(paths) == number and len(set(paths)) == number
+        assert told.result.kind == "drain"
+
+
+def test_the_time_of_an_epoch_counts_from_before_a_pause(data_yaml: Path, tmp_path: Path) -> None:
+    do_run(request(tmp_path, data_yaml, epochs=1), WishAt("pause", 2))
+    snapshot = load_checkpoint(newest_checkpoint(tmp_path))
+    assert 0 < snapshot.epoch_s < 60
+    snapshot.epoch_s = 1000.0
+    written = save_checkpoint(tmp_path / "e0000-b000002.ckpt", snapshot)
+    told = do_run(replace(request(tmp_path / "2", data_yaml, epochs=1), resume=written.path))
+    assert 1000 < told.of("epoch")[0].seconds < 1060
+
+
 def test_going_on_from_an_older_checkpoint_drops_the_later_ones(data_yaml: Path, tmp_path: Path) -> None:
     do_run(request(tmp_path, data_yaml))
     oldest = checkpoints_in(tmp_path / "checkpoints")[0]

@@ -54,9 +54,10 @@ class Snapshot:
     """The whole state of a run between two batches.
 
     `gradients` are those not yet stepped, by parameter name; `best_weights` is None where the best weights
-    are the EMA's own; `rows` are the finished epochs as their events' JSON. `identity`, filled by whoever
-    writes, says which run this is (configuration and its hash, architecture, classes) and what was resolved
-    at its start (image size, threads, precision, torch build).
+    are the EMA's own; `rows` are the finished epochs as their events' JSON; `epoch_s` is how long the epoch
+    has taken so far. `identity`, filled by whoever writes, says which run this is (configuration and its
+    hash, architecture, classes, data) and what was resolved at its start (image size, threads, precision,
+    libraries, processor).
     """
 
     position: Position
@@ -74,6 +75,7 @@ class Snapshot:
     balance: list[float]
     rows: list[dict[str, Any]]
     identity: dict[str, Any] = field(default_factory=dict)
+    epoch_s: float = 0.0
 
 
 TENSOR_FIELDS = ("model", "ema", "optimizer", "scaler", "gradients", "epoch_sum", "best_weights")

@@ -82,6 +82,7 @@ class Trainer:
         self.best_weights: Tensors | None = None
         self.rows: list[EpochDone] = []
         self._num_skipped = 0
+        self._saved: Position | None = None
         self._epoch_began = self._window_began = self._checkpointed = time.monotonic()
 
     @property
@@ -102,7 +103,7 @@ class Trainer:
                 self._close_epoch(self.position.epoch)
         except Interrupted as interruption:
             self.emit(PhaseChange(phase="stopping"))
-            if interruption.wish in ("pause", "drain"):
+            if interruption.wish in ("pause", "drain") and self._saved != self.position:
                 self._save_checkpoint()
             return interruption.wish
         return None
@@ -117,8 +118,9 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> None:
         self.emit(PhaseChange(phase="training"))
         self.network.train()
-        self._epoch_began = self._window_began = time.monotonic()
-        if self.position.batch == 0:  # an epoch resumed in its middle keeps its sums and gradients
+        self._window_began = time.monotonic()
+        if self.position.batch == 0:  # an epoch resumed in its middle keeps its time, sums and gradients
+            self._epoch_began = self._window_began
             self.watch.begin_epoch()
             self.optimizer.zero_grad()
         last_step = self.position.last_step
@@ -216,6 +218,7 @@ class Trainer:
         self._check_finite()
         self.output.checkpoint(self.snapshot())
         self._checkpointed = time.monotonic()
+        self._saved = self.position
 
     def _check_finite(self) -> None:
         """Raise NonFiniteError rather than keep weights that a loss or a hidden overflow has spoilt."""
@@ -251,6 +254,7 @@ class Trainer:
             stopping=asdict(self.stopping),
             balance=self.loss.balance,
             rows=[row.model_dump(mode="json") for row in self.rows],
+            epoch_s=time.monotonic() - self._epoch_began,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -273,3 +277,4 @@ class Trainer:
         self.loss.balance = snapshot.balance
         self.rows = [EpochDone.model_validate(row) for row in snapshot.rows]
         self.position = snapshot.position
+        self._epoch_began = time.monotonic() - snapshot.epoch_s
