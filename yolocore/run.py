@@ -19,13 +19,14 @@ import torch
 from yolocore.data.augment import AugmentConfig
 from yolocore.data.collate import Batch
 from yolocore.data.dataset import TrainSamples, ValSamples
-from yolocore.data.files import Sample, fingerprint
+from yolocore.data.files import Sample, fingerprint, sizes_px
 from yolocore.data.images import ImageStore
 from yolocore.data.loader import TrainLoader, ValLoader
 from yolocore.errors import CheckpointError
 from yolocore.loss.detection import DetectionLoss, scale_gains
 from yolocore.model.build import build_network
 from yolocore.model.network import Network
+from yolocore.ops.anchors import anchor_fit
 from yolocore.ops.assign import assign_targets
 from yolocore.spec.events import PhaseChange, Resume, Start, TrainEvent, Warned
 from yolocore.spec.plan import Plan
@@ -279,6 +280,14 @@ class _Run:
                 config_hash=config.config_hash(),
             )
         )
+        anchors = np.array(plan.anchors_px, dtype=np.float32).reshape(-1, 2)
+        fit = anchor_fit(sizes_px(self.data.train, self.imgsz), anchors, config.hyp.anchor_t)
+        if not fit.is_good:
+            self._warn(
+                "ANCHORS_FIT_BADLY",
+                f"the model's anchors can match {fit.recall:.1%} of the labels at {self.imgsz} pixels; "
+                "the rest cannot be learned: change the anchors or the image size",
+            )
 
     def _finish(
         self, trainer: Trainer, evaluator: Evaluator, output: RunFolder, wish: Wish | None

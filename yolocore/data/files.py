@@ -99,6 +99,16 @@ def as_single_class(samples: Sequence[Sample]) -> list[Sample]:
     return result
 
 
+def sizes_px(samples: Sequence[Sample], imgsz: int) -> FloatArray:
+    """Return width and height (n, 2) of all labels in pixels, pictures having a longer side of `imgsz`."""
+    sizes = [np.zeros((0, 2), np.float32)]
+    for sample in samples:
+        longer = max(sample.width, sample.height)
+        scale = np.array([sample.width / longer * imgsz, sample.height / longer * imgsz], np.float32)
+        sizes.append(sample.rows[:, 3:5] * scale)
+    return np.concatenate(sizes)
+
+
 def fingerprint(samples: Iterable[Sample]) -> str:
     """Return a hash of what would be learned from these samples in this order, the same on every machine.
 
