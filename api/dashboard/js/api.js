@@ -40,16 +40,32 @@ export async function request(path, init = {}) {
 export const postJson = (path, body, headers = {}) =>
   request(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json", ...headers } });
 
-export const listJobs = (/** @type {string | null} */ cursor = null) =>
-  request(`/v1/jobs?limit=50${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+/**
+ * Follow a listing's pages.
+ * @param {string} path @param {number} pages how many at most @returns {Promise<{ items: any[], more: boolean }>}
+ */
+export async function listPages(path, pages) {
+  /** @type {any[]} */
+  const items = [];
+  let cursor = "";
+  for (let page = 0; page < pages; page += 1) {
+    const found = await request(`${path}?limit=50${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+    items.push(...found.items);
+    if (!found.next) return { items, more: false };
+    cursor = found.next;
+  }
+  return { items, more: true };
+}
+
+export const listJobs = (/** @type {number} */ pages = 1) => listPages("/v1/jobs", pages);
 export const getJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}`);
 export const cancelJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}/cancel`, { method: "POST" });
 export const listArtifacts = (/** @type {string} */ id) => request(`/v1/jobs/${id}/artifacts`);
 export const listTransitions = (/** @type {string} */ id) => request(`/v1/jobs/${id}/transitions`);
-export const listDatasets = () => request("/v1/datasets");
+export const listDatasets = () => listPages("/v1/datasets", 20);
 export const getDataset = (/** @type {string} */ id) => request(`/v1/datasets/${id}`);
 export const listProblems = (/** @type {string} */ id) => request(`/v1/datasets/${id}/problems`);
-export const listArchitectures = () => request("/v1/architectures");
+export const listArchitectures = () => listPages("/v1/architectures", 20);
 export const listPublic = () => request("/v1/architectures/public");
 export const listPresets = () => request("/v1/presets");
 export const configSchema = () => request("/v1/config/schema");
@@ -94,25 +110,45 @@ export function uploadDataset(file, name, onProgress) {
   });
 }
 
+const RETRY_MS = 3000;
 const EVENT_TYPES = ["job", "start", "resume", "phase", "batch", "epoch", "log", "warning", "system", "checkpoint", "artifact", "end"];
 
 /**
- * Follow a job's events. The browser reconnects by itself and sends the last id it has seen.
+ * Follow a job's events. The browser reconnects by itself after a broken connection and sends the last id it has
+ * seen; after an answer that is no stream it gives up, and then `goOn` is asked.
  * @param {string} id @param {(type: string, data: any) => void} onEvent @param {(live: boolean) => void} onLive
+ * @param {() => Promise<boolean>} goOn whether the job has more to tell
  * @returns {() => void} closes the stream
  */
-export function followJob(id, onEvent, onLive) {
-  const source = new EventSource(`/v1/jobs/${id}/events`);
-  source.onopen = () => onLive(true);
-  source.onerror = () => onLive(false);
-  for (const type of EVENT_TYPES) {
-    source.addEventListener(type, (message) => {
-      onEvent(type, message.data ? JSON.parse(message.data) : null);
-      if (type === "end") {
-        source.close();
+export function followJob(id, onEvent, onLive, goOn) {
+  let lastId = "";
+  let stopped = false;
+  /** @type {EventSource | null} */
+  let source = null;
+  const stop = () => {
+    stopped = true;
+    source?.close();
+  };
+  const open = () => {
+    if (stopped) return;
+    const opened = new EventSource(`/v1/jobs/${id}/events${lastId && `?last_event_id=${lastId}`}`);
+    source = opened;
+    opened.onopen = () => onLive(true);
+    opened.onerror = () => {
+      onLive(false);
+      if (opened.readyState !== EventSource.CLOSED || stopped) return;
+      setTimeout(() => goOn().then((more) => more && open(), open), RETRY_MS);
+    };
+    for (const type of EVENT_TYPES) {
+      opened.addEventListener(type, (message) => {
+        lastId = message.lastEventId || lastId;
+        onEvent(type, message.data ? JSON.parse(message.data) : null);
+        if (type !== "end") return;
+        stop();
         onLive(false);
-      }
-    });
-  }
-  return () => source.close();
+      });
+    }
+  };
+  open();
+  return stop;
 }

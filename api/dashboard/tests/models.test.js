@@ -66,6 +66,16 @@ test("a resumed attempt cuts the curves at its place", () => {
   assert.deepEqual(state.epochs.map((row) => [row.epoch, row.attempt]), [[0, 1], [1, 2]]);
 });
 
+test("a resume in mid-epoch cuts by id, so that the curve never runs backwards", () => {
+  let state = emptyCurves();
+  for (const event of [batch("1-1", 0, 0), batch("1-2", 0, 1), batch("1-3", 0, 2)]) state = reduce(state, event);
+  state = reduce(state, { id: "2-1", type: "resume", epoch: 0, batch: 2, after: "1-2" });
+  state = reduce(state, batch("2-2", 0, 2));
+  assert.deepEqual(state.batches.map((point) => [point.id, point.x]), [["1-1", 0.25], ["1-2", 0.5], ["2-2", 0.75]]);
+  const again = reduce(state, { id: "3-1", type: "start", epochs: 5 });
+  assert.deepEqual([again.batches.length, again.epochs.length, again.lastId], [0, 0, "3-1"]);
+});
+
 test("the time left comes from the last epochs", () => {
   let state = reduce(emptyCurves(), { id: "1-1", type: "start", epochs: 10 });
   assert.equal(remainingSeconds(state), null);

@@ -2,8 +2,8 @@
 
 /**
  * @typedef {{ box: number, obj: number, cls: number }} Losses
- * @typedef {{ x: number, loss: Losses, lr: number[], imagesPerS: number }} BatchPoint x = epoch + share of it done
- * @typedef {{ epoch: number, train: Losses, val: Losses | null, precision: number, recall: number, map50: number,
+ * @typedef {{ id: string, x: number, loss: Losses, lr: number[], imagesPerS: number }} BatchPoint x = epoch + share of it done
+ * @typedef {{ id: string, epoch: number, train: Losses, val: Losses | null, precision: number, recall: number, map50: number,
  *   map50_95: number, fitness: number, lr: number[], seconds: number, attempt: number }} EpochPoint
  * @typedef {{ level: string, message: string, ts: number }} LogLine
  * @typedef {{ batches: BatchPoint[], epochs: EpochPoint[], log: LogLine[], start: any, phase: string,
@@ -41,7 +41,8 @@ export function reduce(state, event) {
   const next = { ...state, lastId: event.id ?? state.lastId };
   switch (event.type) {
     case "start":
-      return { ...next, start: event };
+      // A later attempt that starts instead of resuming begins anew: nothing of before counts.
+      return { ...emptyCurves(), lastId: next.lastId, log: state.log, start: event };
     case "resume":
       return cut(next, event);
     case "phase":
@@ -50,7 +51,7 @@ export function reduce(state, event) {
       return { ...next, system: event };
     case "batch": {
       const x = event.epoch + (event.batch + 1) / Math.max(event.batches, 1);
-      const point = { x, loss: event.loss, lr: event.lr, imagesPerS: event.images_per_s };
+      const point = { id: event.id ?? "", x, loss: event.loss, lr: event.lr, imagesPerS: event.images_per_s };
       return { ...next, batches: thin([...state.batches, point]) };
     }
     case "epoch": {
@@ -67,12 +68,13 @@ export function reduce(state, event) {
   }
 }
 
-/** @param {Curves} state @param {any} event a resume: what came after its place no longer counts @returns {Curves} */
+/** @param {Curves} state @param {any} event a resume: what came after its `after` no longer counts @returns {Curves} */
 function cut(state, event) {
+  const counts = (/** @type {{ id: string }} */ point) => event.after != null && !isAfter(point.id, event.after);
   return {
     ...state,
-    batches: state.batches.filter((point) => point.x <= event.epoch + 1e-9 || event.batch > 0 && point.x < event.epoch + 1),
-    epochs: state.epochs.filter((row) => row.epoch < event.epoch),
+    batches: state.batches.filter(counts),
+    epochs: state.epochs.filter(counts),
     resumes: [...state.resumes, event.epoch],
   };
 }

@@ -26,7 +26,12 @@ function useJob(id) {
       else if (type === "end") api.getJob(id).then(setJob, setProblem);
       else dispatch(data);
     };
-    return api.followJob(id, onEvent, setLive);
+    const goOn = async () => {
+      const found = await api.getJob(id);
+      setJob(found);
+      return !FINAL.has(found.status);
+    };
+    return api.followJob(id, onEvent, setLive, goOn);
   }, [id]);
   return { job, setJob, curves, live, problem };
 }

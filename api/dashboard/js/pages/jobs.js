@@ -1,5 +1,6 @@
 // All jobs, newest first, with live progress.
 import { html } from "htm/preact";
+import { useState } from "preact/hooks";
 import * as api from "../api.js";
 import { ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
 import { figure, moment } from "../models/format.js";
@@ -23,7 +24,8 @@ const Row = ({ job }) => html`<tr>
 </tr>`;
 
 export function JobsPage() {
-  const { data, problem } = useLoaded(() => api.listJobs(), [], 3000);
+  const [pages, setPages] = useState(1);
+  const { data, problem } = useLoaded(() => api.listJobs(pages), [pages], 3000);
   const jobs = data?.items ?? [];
   return html`<main>
     <div class="head"><h1>Jobs</h1><a class="button" href="#/new">New job</a></div>
@@ -33,5 +35,6 @@ export function JobsPage() {
     ${jobs.length > 0 && html`<div class="card table-scroll" tabindex="0" role="region" aria-label="Jobs"><table>
       <thead><tr><th>Name</th><th>Status</th><th>Progress</th><th class="number">Epoch</th><th class="number">Best mAP50</th><th>Created</th></tr></thead>
       <tbody>${jobs.map((/** @type {any} */ job) => html`<${Row} key=${job.id} job=${job} />`)}</tbody></table></div>`}
+    ${data?.more && html`<button class="quiet" onClick=${() => setPages(pages + 1)}>Show older jobs</button>`}
   </main>`;
 }

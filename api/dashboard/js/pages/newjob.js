@@ -85,7 +85,7 @@ export function NewJobPage({ query }) {
   const [edits, setEdits] = useState(/** @type {Record<string, any>} */ ({}));
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
-  const key = useRef(randomKey());
+  const attempt = useRef({ asked: "", key: "" });
   const preset = presets.data?.[edits.preset];
   const fields = useMemo(() => (schema.data ? withPreset(fieldsOf(schema.data), preset) : []), [schema.data, preset]);
   const usable = (datasets.data?.items ?? []).filter((/** @type {any} */ item) => item.status !== "invalid");
@@ -103,13 +103,16 @@ export function NewJobPage({ query }) {
     event.preventDefault();
     setBusy(true);
     setProblem(null);
+    // The same form sent again, after an answer that never arrived, is the same job and the same architecture.
+    const asked = JSON.stringify([name, dataset, text, config]);
+    if (attempt.current.asked !== asked) attempt.current = { asked, key: randomKey() };
+    const { key } = attempt.current;
     try {
       const known = (architectures.data?.items ?? []).find((/** @type {any} */ item) => item.id === architecture && item.text === text);
-      const used = known ?? (await api.createArchitecture(`${name.trim() || "pasted"} ${randomKey().slice(0, 8)}`, text));
-      const job = await api.submitJob({ name: name || undefined, dataset, architecture: used.id, config }, key.current);
+      const used = known ?? (await api.createArchitecture(`${name.trim() || "pasted"} ${key.slice(0, 8)}`, text));
+      const job = await api.submitJob({ name: name || undefined, dataset, architecture: used.id, config }, key);
       location.hash = `#/jobs/${job.id}`;
     } catch (failure) {
-      key.current = randomKey();
       setProblem(failure);
     } finally {
       setBusy(false);
