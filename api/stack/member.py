@@ -19,6 +19,7 @@ import psutil
 
 _MAX_LOG_BYTES = 8 << 20
 _TAIL_BYTES = 4000
+_GONE_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Member:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._process.wait()
-        psutil.wait_procs(family, timeout=5)
+        _await_end(family, _GONE_WITHIN_S)
         self.forget()
 
     def forget(self) -> None:
@@ -131,6 +132,20 @@ def _family(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
+
+
+def _await_end(family: Sequence[psutil.Process], within_s: float) -> None:
+    """Wait until killed processes run no more; whether somebody reaps them is not ours to wait for."""
+    end = time.monotonic() + within_s
+    while any(_runs(process) for process in family) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _rotate(log: Path) -> None:

@@ -146,6 +146,35 @@ def test_a_second_request_does_not_wait(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="adopts orphans as only Linux can")
+def test_a_kill_does_not_wait_for_someone_to_reap_the_dead(tmp_path: Path) -> None:
+    # Whoever adopts the orphans, a container's first process say, may be slow to reap them, or never do.
+    adopter = (
+        "import ctypes, subprocess, sys\n"
+        "set_child_subreaper = 36\n"
+        "assert ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0) == 0\n"
+        "sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]]).returncode)\n"
+    )
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from api.stack.member import Member, MemberSpec\n"
+        "log = Path(sys.argv[1]) / 'm.log'\n"
+        "command = [sys.executable, '-c', sys.argv[2]]\n"
+        "one = Member(MemberSpec('m', command, dict(os.environ), log, lambda _: True)); one.start()\n"
+        "while not one.log_tail(): time.sleep(0.02)\n"
+        "orphan = int(one.log_tail()[-1])\n"
+        "began = time.monotonic(); one.kill()\n"
+        "print(time.monotonic() - began)\n"
+        "print(Path(f'/proc/{orphan}/stat').read_text().split()[2])\n"
+    )
+    command = [sys.executable, "-c", adopter, program, str(tmp_path), STUBBORN]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=True)
+    seconds, state = done.stdout.split()
+    assert float(seconds) < 3 and state == "Z"
+
+
 def test_members_end_with_a_killed_supervisor_and_keep_the_lock_until_then(tmp_path: Path) -> None:
     program = (
         "import os, sys, time\n"
