@@ -81,6 +81,7 @@ class Watcher:
         self._console = console
         self._phase: str | None = None
         self._status: str | None = None
+        self._shown: tuple[str | None, str | None] = (None, None)
 
     def watch(self, events: Iterable[Event]) -> str | None:
         """Print events until they end; return the job's last known state."""
@@ -111,9 +112,9 @@ class Watcher:
         self._phase = phase
 
     def _show_state(self, job: Mapping[str, Any]) -> None:
-        status = job.get("status")
-        if status != self._status:
-            reason = job.get("waiting_reason")
+        status, reason = job.get("status"), job.get("waiting_reason")
+        if (status, reason) != self._shown:
+            self._shown = (status, reason)
             self._console.print(
                 f"job {job.get('id')}: {status}{f' ({reason})' if reason else ''}", markup=False
             )

@@ -174,6 +174,16 @@ def test_watch_as_json_is_one_event_a_line(service: FakeService, run: Run) -> No
     assert result.exit_code == 0 and types == ["job", "batch", "epoch", "job", "end"]
 
 
+def test_what_a_job_waits_for_is_told_when_it_changes(service: FakeService, run: Run) -> None:
+    waiting = [
+        {"id": "job_1", "status": "queued", "waiting_reason": why} for why in ("no_worker", "no_worker")
+    ]
+    waiting.append(waiting[0] | {"waiting_reason": "waiting_for_worker"})
+    service.streams = [[*(event_text("job", job) for job in waiting), *_streams("succeeded")[0]]]
+    told = [line for line in run("jobs", "watch", "job_1").stderr.splitlines() if "queued" in line]
+    assert told == ["job job_1: queued (no_worker)", "job job_1: queued (waiting_for_worker)"]
+
+
 def test_artifacts_get(run: Run, tmp_path: Path) -> None:
     result = run("artifacts", "get", "job_1", "best.pt", "-o", str(tmp_path))
     assert result.exit_code == 0 and (tmp_path / "best.pt").read_bytes() == WEIGHTS
