@@ -36,10 +36,14 @@ class Bench:
 Measure = Callable[[Bench], list[Figure]]
 
 
-def one_thread() -> dict[str, str]:
-    """Return this process's environment for a program that computes in one thread."""
+def one_thread(bench: Bench) -> dict[str, str]:
+    """Return this process's environment for a program that computes in one thread.
+
+    Its temporary files lie in the bench's folder, so that nothing is left of a program that was killed.
+    """
     return dict(os.environ) | {
         "PYTHONPATH": str(PACKAGE_ROOT),
+        "TMPDIR": str(bench.folder),
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }

@@ -79,6 +79,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measure, print, and write the README of a whole run; return the exit code."""
     options = parse_arguments(arguments)
+    # Set even where a script's background job inherited "ignore": an interrupt must always clean up.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = load()
     try:

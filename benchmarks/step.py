@@ -22,7 +22,7 @@ def measure(bench: Bench) -> list[Figure]:
     data = write_folder(bench.folder / "step", _SCENES)
     command = [sys.executable, "-m", "benchmarks.step_run", str(data), "4" if bench.quick else "30"]
     asked = subprocess.run(
-        command, cwd=PACKAGE_ROOT, env=one_thread(), stdout=subprocess.PIPE, text=True, check=True
+        command, cwd=PACKAGE_ROOT, env=one_thread(bench), stdout=subprocess.PIPE, text=True, check=True
     )
     found = json.loads(asked.stdout.splitlines()[-1])
     return _figures(found["parts"], int(found["batch"]))

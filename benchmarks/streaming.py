@@ -24,7 +24,7 @@ def measure(bench: Bench) -> list[Figure]:
     with running_broker(bench.folder / "valkey") as url:
         command = [sys.executable, "-m", "benchmarks.streaming_run", str(data), url, str(pairs)]
         asked = subprocess.run(
-            command, cwd=PACKAGE_ROOT, env=one_thread(), stdout=subprocess.PIPE, text=True, check=True
+            command, cwd=PACKAGE_ROOT, env=one_thread(bench), stdout=subprocess.PIPE, text=True, check=True
         )
     sides = json.loads(asked.stdout.splitlines()[-1])
     return [_figure(sides["on"], sides["off"])]

@@ -53,8 +53,12 @@ def main(journal: Path, url: str) -> None:
     print("ready", flush=True)
     sys.stdin.read()
     shipper.finish(5.0)
-    print(client.xlen(key), flush=True)
-    client.close()
+    try:
+        print(client.xlen(key), flush=True)
+    except redis.RedisError:
+        sys.exit("the Redis of this measurement is gone")
+    finally:
+        client.close()
 
 
 if __name__ == "__main__":
