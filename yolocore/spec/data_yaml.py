@@ -127,10 +127,13 @@ class _Reader:
         return tuple(result)
 
     def scalar(self, node: yaml.Node | None) -> str | None:
-        """Return the text of a scalar as written, None for anything else."""
+        """Return the text of a scalar as written, None for anything else, and for half a character."""
         if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
             return None
-        return str(node.value).strip()
+        try:
+            return joined(node.value).strip()
+        except UnicodeError:
+            return None
 
     def problem(self, code: str, message: str, node: yaml.Node | None) -> None:
         """Remember an error at a node."""
@@ -173,9 +176,22 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode) or not node.value.strip() or len(node.value) > 256:
             self.problem("DATA_NAMES", "a class name is a text of 1 to 256 characters", node)
             return "?"
+        try:
+            name = joined(node.value).strip()
+        except UnicodeError:
+            self.problem("DATA_NAMES", "a class name holds half a character (a lone surrogate)", node)
+            return "?"
         if node.tag != "tag:yaml.org,2002:str":
             self.note("DATA_NAME_NOT_TEXT", f"the class name {node.value!r} is taken as text", node)
-        return str(node.value).strip()
+        return name
+
+
+def joined(text: str) -> str:
+    """Return a text whose surrogate pairs, as JSON escapes write them, are one character each.
+
+    Raises UnicodeError where half a pair stands alone: such a text cannot be stored or sent.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _decode(text: str | bytes, source: str) -> str:
@@ -216,10 +232,14 @@ def _check_shape(text: str, source: str) -> None:
 def _at(source: str, code: str, message: str, node: yaml.Node | None) -> Problem:
     if node is None:
         return Problem(code, message, file=source)
-    value = str(node.value)[:120] if isinstance(node, yaml.ScalarNode) else None
+    value = _sendable(node.value[:120]) if isinstance(node, yaml.ScalarNode) else None
     mark = node.start_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
     return Problem(code, message, file=source, line=line, column=column, value=value)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _error(source: str, problems: list[Problem]) -> DatasetError:

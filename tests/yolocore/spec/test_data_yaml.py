@@ -68,6 +68,26 @@ def test_a_mistake_is_named_with_its_line(text: str, code: str, line: int | None
     assert [(problem.code, problem.line) for problem in caught.value.problems][0] == (code, line)
 
 
+def test_characters_written_as_json_does_are_whole() -> None:
+    assert parse_data_yaml(BASE + 'names: ["\\ud83d\\ude00 face"]\n').names == ("\U0001f600 face",)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        (BASE + 'names: [a, "b\\ud83d"]\n', "DATA_NAMES", 3),
+        (BASE + 'names: {0: "\\udc00\\ud83d"}\n', "DATA_NAMES", 3),
+        ('val: v\ntrain: "t\\ude00"\nnames: [a]\n', "DATA_PATH", 2),
+    ],
+)
+def test_half_a_character_is_refused_in_words_that_can_be_sent(text: str, code: str, line: int) -> None:
+    with pytest.raises(DatasetError) as caught:
+        parse_data_yaml(text)
+    problem = caught.value.problems[0]
+    assert (problem.code, problem.line, caught.value.place) == (code, line, f"data.yaml:{line}")
+    assert problem.value is not None and problem.value.encode() and str(caught.value).encode()
+
+
 def test_bytes_that_are_no_text_are_named() -> None:
     with pytest.raises(DatasetError) as caught:
         parse_data_yaml(BASE.encode() + "names: [\u9c7c]\n".encode("gbk"))
