@@ -7,7 +7,7 @@ must not know about training, files or events; pictures for drawing are handed b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,10 +59,6 @@ class Autocasting(Protocol):
     def autocast(self) -> AbstractContextManager[Any]: ...
 
 
-class ValidationStopped(Exception):  # noqa: N818 - not an error: the caller asked for it
-    """The caller's `stop()` said so between two batches; there is no result."""
-
-
 @dataclass(frozen=True)
 class Sample:
     """One picture for drawing: RGB HWC uint8 as the network saw it, boxes in its pixels.
@@ -107,13 +103,12 @@ def validate(
     device: torch.device | str = "cpu",
     single_class: bool = False,
     num_samples: int = 0,
-    stop: Callable[[], bool] | None = None,
 ) -> ValidationResult:
     """Run the network over all batches and judge its detections.
 
     Metrics are those of boxes in the pixels of the original pictures. `single_class` sets all classes to 0
-    and lets all boxes suppress each other. There is no time limit; `stop` is asked before each batch. Raises
-    ValidationStopped if it answers True.
+    and lets all boxes suppress each other. There is no time limit; whoever wants to end early raises from
+    `batches`.
     """
     assert not network.training, "validate() takes a network in eval mode"
     began = time.perf_counter()
@@ -121,8 +116,6 @@ def validate(
     losses: list[Tensor] = []
     samples: list[Sample] = []
     for batch in batches:
-        if stop is not None and stop():
-            raise ValidationStopped
         decoded, items = _forward(network, batch, loss, precision, torch.device(device))
         if items is not None:
             losses.append(items)

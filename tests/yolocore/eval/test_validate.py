@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from yolocore.eval.validate import ValidationStopped, labels_of_images, validate
+from yolocore.eval.validate import labels_of_images, validate
 from yolocore.loss.detection import DetectionLoss
 from yolocore.ops.assign import LevelMatches, assign_targets
 
@@ -148,15 +148,6 @@ def test_nothing_found_or_nothing_labelled_gives_zeros(targets: list[list[float]
 def test_no_batches_at_all() -> None:
     result = validate(Oracle([]), [], loss=None, num_classes=2)
     assert (result.num_images, result.metrics.map50, result.losses) == (0, 0.0, None)
-
-
-def test_stop_is_asked_before_each_batch() -> None:
-    batches = [batch(FIRST), batch(SECOND)]
-    network = Oracle([answer_truthfully(one) for one in batches])
-    answers = iter([False, True])
-    with pytest.raises(ValidationStopped):
-        validate(network, batches, loss=None, num_classes=2, stop=lambda: next(answers))
-    assert len(network.seen) == 1
 
 
 def test_the_forward_pass_runs_under_the_given_precision() -> None:
