@@ -249,7 +249,7 @@ class JobBook(RunBook):
         for artifact in self.artifacts(job_id, owner):
             if artifact.name == name:
                 return artifact
-        raise NotFound(f"no artifact {name[:200]!r}")
+        raise NotFound(f"no artifact {name[:200]!r}", code="ARTIFACT_NOT_FOUND")
 
     def _of(
         self, job_id: str, owner: str | None, query: sa.Select[Any], make: Callable[[RowMapping], Any]
@@ -267,7 +267,7 @@ def _one(conn: Connection, job_id: str, owner: str | None, *, lock: bool = False
         query = query.where(t.jobs.c.owner == owner)
     row = conn.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"no job {job_id[:60]!r}")
+        raise NotFound(f"no job {job_id[:60]!r}", code="JOB_NOT_FOUND")
     return row
 
 

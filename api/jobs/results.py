@@ -116,7 +116,9 @@ async def log(
 def _log_path(service: Services, caller: Principal, job_id: str, attempt: int | None) -> Path | None:
     """Return where the log is: in the attempt's folder, or where that is elsewhere among the blobs."""
     owner = owner_filter(caller)
-    number = service.jobs.book.get(job_id, owner).attempt if attempt is None else attempt
+    # Asked for every attempt alike: a folder knows no owner.
+    job = service.jobs.book.get(job_id, owner)
+    number = job.attempt if attempt is None else attempt
     path = service.settings.attempt_dir(job_id, number) / LOG_NAME
     if path.is_file():
         return path
