@@ -1,4 +1,4 @@
-"""What the documents tell people to type exists: commands, options, settings, addresses, make targets, files."""
+"""What the documents tell people to type exists: commands, options, settings, addresses, targets, files."""
 
 from __future__ import annotations
 
