@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def run(service: FakeService) -> Iterator[Run]:
         yield invoke
 
 
-def _streams(status: str) -> list[list[bytes]]:
+def _streams(status: str) -> list[list[bytes | float]]:
     return [
         [
             event_text("job", {"id": "job_1", "status": "running"}),
@@ -104,6 +105,18 @@ def test_timeout_is_5(service: FakeService, run: Run) -> None:
     service.streams = [[event_text("job", {"status": "running"}), b"hang"]]
     result = run("jobs", "submit", "-d", "ds_1", "-m", "arch_1", "--wait", "--timeout", "0.4")
     assert result.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "command", [("submit", "-d", "ds_1", "-m", "arch_1", "--wait"), ("watch", "job_1")], ids=lambda c: c[0]
+)
+def test_a_silent_job_times_out_in_time(command: tuple[str, ...], service: FakeService, run: Run) -> None:
+    pings: list[bytes | float] = [b": ping\n\n", 0.05]
+    service.streams = [[event_text("job", {"status": "running"}), *pings * 40, b"hang"]]
+    began = time.monotonic()
+    result = run("jobs", *command, "--timeout", "0.5")
+    assert result.exit_code == 5 and "job_1" in result.stderr
+    assert time.monotonic() - began < 1.5
 
 
 def test_an_invalid_dataset_fails_before_any_job(service: FakeService, run: Run, tmp_path: Path) -> None:

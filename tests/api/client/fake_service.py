@@ -41,8 +41,10 @@ class FakeService:
         self.final: dict[str, Any] = JOB | {"status": "succeeded", "best": {"map50": 0.91, "map50_95": 0.6}}
         self.dataset = dict(DATASET)
         self.problems: list[dict[str, Any]] = [WARNING]
-        # One list of chunks a connection; an exhausted script answers 204.
-        self.streams: list[list[bytes]] = []
+        # One list of chunks a connection, a number for so many seconds of silence; after the last a 204.
+        self.streams: list[list[bytes | float]] = []
+        # Statuses that the next requests of a path get instead of an answer; 0 breaks the connection.
+        self.failing: dict[str, list[int]] = {}
         self.taken_names: set[str] = set()
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -98,6 +100,8 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             if headers.get("authorization") != f"Bearer {TOKEN}":
                 problem = {"title": "no", "code": "TOKEN_INVALID", "detail": "wrong token"}
                 self._send(401, json.dumps(problem).encode(), "application/problem+json")
+            elif service.failing.get(path):
+                self._fail(service.failing[path].pop(0))
             elif service.refuse is not None:
                 status, problem = service.refuse
                 self._send(status, json.dumps(problem).encode(), "application/problem+json")
@@ -113,6 +117,11 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             else:
                 status, answer = _routes(service, self.command, path)
                 self._send(status, json.dumps(answer).encode())
+
+        def _fail(self, status: int) -> None:
+            if status:
+                problem = {"title": "away", "code": "AWAY", "detail": "back soon"}
+                self._send(status, json.dumps(problem).encode(), "application/problem+json")
 
         def _name(self) -> str:
             return parse_qs(urlsplit(self.path).query).get("name", [""])[0]
@@ -138,6 +147,9 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 if chunk == b"hang":
                     service.wait_for_stop.wait(30)
                     return
+                if isinstance(chunk, float):
+                    service.wait_for_stop.wait(chunk)
+                    continue
                 self.wfile.write(chunk)
                 self.wfile.flush()
 

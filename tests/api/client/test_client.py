@@ -17,6 +17,8 @@ from api.client.follow import follow
 from api.client.sse import Message, messages
 from tests.api.client.fake_service import TOKEN, WEIGHTS, FakeService, event_text, running
 
+PING = b": ping\n\n"
+
 
 @pytest.fixture
 def service() -> FakeService:
@@ -111,6 +113,51 @@ def test_following_ends_at_the_deadline_though_nothing_comes(service: FakeServic
     service.streams = [[event_text("job", {"status": "running"}), b"hang"]]
     with pytest.raises(TimeoutError):
         list(follow(client, "job_1", deadline=time.monotonic() + 0.5))
+
+
+@pytest.mark.parametrize(
+    "silence",
+    [[PING, 0.05] * 40 + [b"hang"], [0.7, PING, b"hang"]],
+    ids=["pinged", "pinged once"],
+)
+def test_pings_do_not_put_off_the_deadline(
+    silence: list[bytes | float], service: FakeService, client: Client
+) -> None:
+    service.streams = [[event_text("job", {"status": "running"}), *silence]]
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        list(follow(client, "job_1", deadline=began + 0.8))
+    assert 0.8 <= time.monotonic() - began < 1.3
+
+
+def test_pauses_between_attempts_end_at_the_deadline() -> None:
+    began = time.monotonic()
+    with Client("http://127.0.0.1:9", TOKEN) as client, pytest.raises(TimeoutError):
+        list(follow(client, "job_1", deadline=began + 0.8))
+    assert time.monotonic() - began < 1.2
+
+
+@pytest.mark.parametrize("silence", [[PING, 0.1] * 5, [0.5]], ids=["pings", "nothing"])
+def test_patience_counts_from_the_loss_of_the_connection(
+    silence: list[bytes | float], service: FakeService, client: Client
+) -> None:
+    service.streams = [
+        [event_text("batch", {"n": 1}, "1-1"), *silence],
+        [event_text("batch", {"n": 2}, "1-2"), event_text("end", {})],
+    ]
+    events = list(follow(client, "job_1", give_up_s=0.3))
+    assert [event.type for event in events] == ["batch", "batch", "end"]
+
+
+def test_connections_without_a_word_are_given_up(service: FakeService, client: Client) -> None:
+    service.streams = [[] for _ in range(20)]
+    with pytest.raises(UnreachableError):
+        list(follow(client, "job_1", give_up_s=0.3))
+
+
+def test_an_event_that_is_no_json_is_no_crash(service: FakeService, client: Client) -> None:
+    service.streams = [[b"event: batch\ndata: {\n\n"], [event_text("end", {})]]
+    assert [event.type for event in follow(client, "job_1")] == ["end"]
 
 
 def test_following_gives_up_on_a_service_that_stays_away(service: FakeService) -> None:
