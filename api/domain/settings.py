@@ -13,6 +13,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.domain import wire
+
 SECOND = 1.0
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -61,7 +63,11 @@ class Settings(BaseSettings):
     idempotency_keep_s: float = Field(DAY, gt=0, description="How long an idempotency key is remembered.")
 
     # The worker and its child.
-    queue: str = Field("train.cpu", description="Queue jobs are put in unless they name one.")
+    queue: str = Field(
+        wire.QUEUE_TRAIN_CPU,
+        pattern=wire.QUEUE_TRAIN_PATTERN,
+        description="Queue jobs are put in unless they name one.",
+    )
     stop_grace_s: float = Field(60.0, gt=0, description="From the polite stop of a child to its kill.")
     checkpoint_every_s: float = Field(60.0, gt=0, description="Time between checkpoints of a run.")
     train_threads: int = Field(2, ge=1, description="Threads of one trainer.")

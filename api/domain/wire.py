@@ -16,6 +16,8 @@ CHANGES_KEY = PREFIX + "changes"
 EVENT_FIELD = "event"
 QUEUE_TRAIN_CPU = "train.cpu"
 QUEUE_INGEST = "ingest"
+# A queue's name becomes a key in Redis: no name may meet another's key, nor the queue of another task.
+QUEUE_TRAIN_PATTERN = r"^train\.(cpu|g[1-9][0-9]?)$"
 TASK_TRAIN = "trainshed.train"
 TASK_INGEST = "trainshed.ingest"
 ENVELOPE_VERSION = 1

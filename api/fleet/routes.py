@@ -41,7 +41,7 @@ class WorkerList(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served; `degraded` means yes, but events come late."""
+    """Whether requests can be served; `degraded` means yes, but work or events come late."""
 
     status: Literal["ready", "degraded", "unavailable"]
     checks: dict[str, str]
@@ -61,7 +61,7 @@ def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Tell whether requests can be served", responses={503: {"model": Readiness}})
 def readyz(response: Response, service: Service) -> Readiness:
-    """Check database, migrations and storage; without Redis the service is degraded, not down."""
+    """Check database, migrations and storage; a missing Redis or an ailing loop only degrades it."""
     vital: dict[str, Callable[[], str]] = {
         "database": lambda: _database(service),
         "storage": lambda: _storage(service),
@@ -69,10 +69,20 @@ def readyz(response: Response, service: Service) -> Readiness:
     checks = {name: check() for name, check in vital.items()}
     well = all(state == "ok" for state in checks.values())
     checks["redis"] = "ok" if service.hub.streams.up else "away"
+    checks |= _loops(service)
     if not well:
         response.status_code = 503
         return Readiness(status="unavailable", checks=checks)
-    return Readiness(status="ready" if checks["redis"] == "ok" else "degraded", checks=checks)
+    smooth = all(state == "ok" for state in checks.values())
+    return Readiness(status="ready" if smooth else "degraded", checks=checks)
+
+
+def _loops(service: Services) -> dict[str, str]:
+    """Tell how each loop beside this process is doing; what ails it is for the log, not for strangers."""
+    if service.loops is None:
+        return {}
+    states = service.loops.states()
+    return {name: "ok" if state.error is None else "failing, see the log" for name, state in states.items()}
 
 
 def _database(service: Services) -> str:

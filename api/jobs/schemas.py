@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.domain import records
+from api.domain import records, wire
 
 Tag = Annotated[str, Field(min_length=1, max_length=60)]
 
@@ -21,7 +21,11 @@ class JobRequest(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict, description="See /v1/config/schema.")
     name: str | None = Field(None, min_length=1, max_length=120, description="Made up if absent.")
     tags: list[Tag] = Field(default_factory=list, max_length=20)
-    queue: str | None = Field(None, description="Queue of the workers that may run it.")
+    queue: str | None = Field(
+        None,
+        pattern=wire.QUEUE_TRAIN_PATTERN,
+        description="Queue of the workers that may run it: train.cpu, or train.g<n> for n GPUs.",
+    )
 
 
 class JobView(BaseModel):

@@ -7,21 +7,21 @@ repeated one finds nothing to claim. Publishing never happens inside a request; 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from api.domain.jobs import JobBook
 from api.domain.settings import Settings
 from api.domain.tasks import TaskBook
+from api.loops.loop import QueueRefused
 from api.loops.nudges import Nudges
 from api.loops.singleton import Singleton
 
 log = logging.getLogger(__name__)
 
 
-def missing(due: Mapping[str, int], waiting: Callable[[str], int], *, most: int) -> dict[str, int]:
-    """Return how many nudges each queue lacks: one for each claimable row, but not over `most` waiting."""
-    lacks = {queue: min(count, most) - waiting(queue) for queue, count in due.items()}
-    return {queue: count for queue, count in lacks.items() if count > 0}
+def missing(due: int, waiting: int, *, most: int) -> int:
+    """Return how many nudges a queue lacks: one for each claimable row, but not over `most` waiting."""
+    return max(0, min(due, most) - waiting)
 
 
 class Dispatcher:
@@ -36,14 +36,27 @@ class Dispatcher:
         self._settings = settings
 
     def tick(self) -> None:
-        """Send what is missing; raises WireAway and StoreUnavailable."""
+        """Send what is missing; raises WireAway and StoreUnavailable.
+
+        A queue that Redis refuses keeps no other waiting; QueueRefused names such queues afterwards.
+        """
         if not self._singleton.hold():
             return
+        refused: list[QueueRefused] = []
         for book in self._books:
-            lacking = missing(book.count_due(), self._nudges.waiting, most=self._settings.max_nudges)
-            for queue, count in lacking.items():
-                self._nudges.send(queue, count)
-                log.debug("sent %d nudges to %s", count, queue)
+            for queue, count in book.count_due().items():
+                try:
+                    self._top_up(queue, count)
+                except QueueRefused as error:
+                    refused.append(error)
+        if refused:
+            raise QueueRefused("; ".join(map(str, refused)))
+
+    def _top_up(self, queue: str, due: int) -> None:
+        lacks = missing(due, self._nudges.waiting(queue), most=self._settings.max_nudges)
+        if lacks:
+            self._nudges.send(queue, lacks)
+            log.debug("sent %d nudges to %s", lacks, queue)
 
     def close(self) -> None:
         """Give the name back and close the connections."""

@@ -12,8 +12,16 @@ from api.domain.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 
 
-class WireAway(Exception):  # noqa: N818
+class LoopTrouble(Exception):  # noqa: N818
+    """What a loop foresees: said once while it lasts, and tried again with the next tick."""
+
+
+class WireAway(LoopTrouble):
     """Redis does not answer; what was to be sent will be sent by a later tick."""
+
+
+class QueueRefused(LoopTrouble):
+    """Redis answers, and refuses what was asked of one queue; the others are served."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Loop:
     def _tick_once(self, before: LoopState) -> LoopState:
         try:
             self._tick()
-        except (WireAway, StoreUnavailable) as error:
+        except (LoopTrouble, StoreUnavailable) as error:
             if before.error is None:
                 log.warning("loop %s: %s; trying on", self.name, error)
             return LoopState(before.ticks + 1, before.failures + 1, str(error))

@@ -173,6 +173,18 @@ CASES = [
         {"pointer": "/datasett"},
         {"json": {"dataset": "d", "architecture": "a", "datasett": "x"}},
     ),
+    *(
+        Bad(
+            f"queue named {queue!r}",
+            "POST",
+            "/v1/jobs",
+            422,
+            "REQUEST_INVALID",
+            {"pointer": "/queue"},
+            {"json": {"dataset": "d", "architecture": "a", "queue": queue}},
+        )
+        for queue in ("ingest", "_kombu.binding.train.cpu", "train.cpu\n", "train.g0", "train.g100", "")
+    ),
     Bad("thin metrics to one", "GET", "/v1/jobs/x/metrics?max_points=1", 422, "REQUEST_INVALID"),
     Bad(
         "unknown key in a session", "POST", "/v1/session", 422, "REQUEST_INVALID", {}, {"json": {"tokn": "x"}}

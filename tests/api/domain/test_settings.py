@@ -37,6 +37,7 @@ def test_production_periods_fit_each_other() -> None:
         {"heartbeat_s": 0},
         {"port": 70000},
         {"cache": "tape"},
+        {"queue": "ingest"},
         {"unknown": 1},
     ],
 )

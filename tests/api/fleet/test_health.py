@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -20,7 +21,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from api.app import create_app
+from api.domain.blobs import Blob
+from api.domain.datasets import DatasetBook
 from api.domain.fleet import WorkerBook
+from api.loops.nudges import MemoryNudges
 from tests.support.service import World, client_of, new_world, on_port
 from tests.support.shared import ROOT
 from tests.support.valkey import running_valkey
@@ -91,6 +96,30 @@ def test_without_storage_or_migrations_it_is_unavailable(tmp_path: Path) -> None
         assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
         assert answer.json()["checks"]["database"] == "needs migration"
         assert answer.json()["checks"]["storage"].startswith("cannot be written")
+
+
+def test_a_loop_in_trouble_degrades_and_is_named(tmp_path: Path) -> None:
+    nudges = MemoryNudges()
+    nudges.away = True
+
+    async def watch(world: World) -> None:
+        app = create_app(world.settings, nudges=nudges)
+        wire = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=wire, base_url="http://127.0.0.1") as client,
+        ):
+            for state in ("failing, see the log", "ok"):
+                answer = await client.get("/readyz")
+                while answer.json()["checks"]["dispatcher"] != state:
+                    answer = await client.get("/readyz")
+                assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+                assert answer.json()["checks"]["reaper"] == "ok"
+                nudges.away = False
+
+    with new_world(tmp_path) as world:
+        DatasetBook(world.store).create("pr_1", "ds", Blob("0" * 64, 1), file_name="ds.zip")
+        asyncio.run(asyncio.wait_for(watch(world), 20))
 
 
 def test_workers_are_listed(world: World, client: httpx.Client) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from api.domain.clock import ManualClock
 from api.domain.settings import Settings
 from api.loops.dispatcher import Dispatcher, missing
-from api.loops.loop import WireAway
+from api.loops.loop import QueueRefused, WireAway
 from api.loops.nudges import MemoryNudges
 from api.loops.singleton import Singleton
 from tests.api.domain.library import QUEUE, Library
@@ -28,15 +26,15 @@ def make(library: Library, nudges: MemoryNudges) -> Dispatcher:
 @pytest.mark.parametrize(
     ("due", "waiting", "lacks"),
     [
-        ({}, {}, {}),
-        ({"a": 2}, {}, {"a": 2}),
-        ({"a": 2}, {"a": 1}, {"a": 1}),
-        ({"a": 2}, {"a": 5}, {}),
-        ({"a": 500, "b": 1}, {"a": 4}, {"a": 6, "b": 1}),
+        (0, 0, 0),
+        (2, 0, 2),
+        (2, 1, 1),
+        (2, 5, 0),
+        (500, 4, 6),
     ],
 )
-def test_missing(due: Mapping[str, int], waiting: Mapping[str, int], lacks: Mapping[str, int]) -> None:
-    assert missing(due, lambda queue: waiting.get(queue, 0), most=10) == lacks
+def test_missing(due: int, waiting: int, lacks: int) -> None:
+    assert missing(due, waiting, most=10) == lacks
 
 
 def test_each_queue_gets_what_it_lacks(library: Library, nudges: MemoryNudges) -> None:
@@ -72,6 +70,16 @@ def test_a_wire_that_is_away_is_tried_again(library: Library, nudges: MemoryNudg
     nudges.away = False
     dispatcher.tick()
     assert nudges.queues == {QUEUE: 1}
+
+
+def test_a_queue_that_is_refused_keeps_no_other_waiting(library: Library, nudges: MemoryNudges) -> None:
+    for queue in ("_kombu.binding.train.cpu", QUEUE, "train.g1"):
+        library.submit(queue=queue)
+    library.dataset("other", sha="f")
+    nudges.broken = {"_kombu.binding.train.cpu"}
+    with pytest.raises(QueueRefused, match="_kombu"):
+        make(library, nudges).tick()
+    assert nudges.queues == {QUEUE: 1, "train.g1": 1, "ingest": 1}
 
 
 def test_only_one_copy_sends(library: Library, nudges: MemoryNudges) -> None:

@@ -11,7 +11,7 @@ import pytest
 from api.domain import wire
 from api.domain.queueing import celery_app, celery_config, open_redis, transport_options
 from api.domain.settings import Settings
-from api.loops.loop import WireAway
+from api.loops.loop import QueueRefused, WireAway
 from api.loops.nudges import CeleryNudges, MemoryNudges, Nudges
 from tests.support.valkey import ValkeyProcess, running_valkey
 
@@ -74,6 +74,18 @@ def test_a_server_that_went_and_came_back() -> None:
             before = nudges.waiting("train.cpu")
             nudges.send("train.cpu", 1)
             assert nudges.waiting("train.cpu") == before + 1
+
+
+@pytest.mark.parametrize("queue", ["waiting", "sending"])
+def test_what_is_no_queue_is_refused_and_the_server_is_not_away(server: ValkeyProcess, queue: str) -> None:
+    with (
+        closing(server.client()) as client,
+        closing(CeleryNudges(Settings(redis_url=server.url))) as nudges,
+    ):
+        client.set(wire.queue_key(queue), b"no list")
+        with pytest.raises(QueueRefused, match=queue):
+            nudges.waiting(queue) if queue == "waiting" else nudges.send(queue, 1)
+        nudges.send("train.cpu", 1)
 
 
 def test_no_server_at_all(tmp_path: Path) -> None:
