@@ -74,7 +74,7 @@ class Intake:
             self._log.warning("the ingest is no longer ours, all of this attempt is discarded")
         finally:
             self._lease.stop()
-            shutil.rmtree(self._folder.parent, ignore_errors=True)
+            self._clear()
 
     def _carry_out(self) -> Callable[[], Task] | None:
         """Run the child and publish; return what ends the attempt in the book, None if the claim was lost."""
@@ -115,8 +115,7 @@ class Intake:
 
     def _spawn(self) -> Child:
         settings = self._tools.settings
-        # What an attempt of a worker that died left behind is of no use.
-        shutil.rmtree(self._folder.parent, ignore_errors=True)
+        self._clear()
         self._folder.mkdir(parents=True)
         write_json(
             self._folder / "task.json",
@@ -145,6 +144,12 @@ class Intake:
                 limits=limits,
             )
         )
+
+    def _clear(self) -> None:
+        """Remove this attempt's folder, and the task's if it was the last: another's may be in use."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._folder.parent.rmdir()
 
     def _failure(self, code: int) -> Failure:
         codes = {EXIT_OUT_OF_MEMORY: FailureCode.OUT_OF_MEMORY, EXIT_DISK_FULL: FailureCode.DISK_FULL}

@@ -142,5 +142,17 @@ def test_an_ingest_that_takes_too_long(books: Books, make_slot: MakeSlot) -> Non
     assert (task.status, task.failures) == (TaskStatus.QUEUED, 1)
 
 
+def test_another_attempt_s_folder_is_left_alone(books: Books, make_slot: MakeSlot) -> None:
+    """A claim that was taken back while its worker only slept: both attempts are at work for a while."""
+    dataset_id = books.upload("ds", b"archive")
+    (task,) = books.tasks.for_subject(dataset_id)
+    other = books.settings.tasks_dir / task.id / "2"
+    other.mkdir(parents=True)
+    (other / "task.json").write_text("{}")
+    ingest_next(make_slot(ingest_command=child(READY)))
+    assert [path.name for path in (books.settings.tasks_dir / task.id).iterdir()] == ["2"]
+    assert (other / "task.json").is_file()
+
+
 def _started(folder: Path) -> bool:
     return folder.is_dir() and any(folder.rglob("ready"))
