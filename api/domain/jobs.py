@@ -38,6 +38,7 @@ from api.domain.runs import RunBook
 from api.domain.store import insert_or_ignore
 
 WAITING_FOR_DATASET = "waiting_for_dataset"
+LOG_KIND = "log"
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,14 @@ class JobBook(RunBook):
             if artifact.name == name:
                 return artifact
         raise NotFound(f"no artifact {name[:200]!r}", code="ARTIFACT_NOT_FOUND")
+
+    def logs(self, job_id: str, name: str, owner: str | None = None) -> dict[int, Artifact]:
+        """Return what every attempt left under the name of a log, by attempt; raises NotFound."""
+        table = t.artifacts
+        query = sa.select(table).where(
+            table.c.job_id == job_id, table.c.name == name, table.c.kind == LOG_KIND
+        )
+        return {artifact.attempt: artifact for artifact in self._of(job_id, owner, query, rows.artifact)}
 
     def _of(
         self, job_id: str, owner: str | None, query: sa.Select[Any], make: Callable[[RowMapping], Any]

@@ -1,6 +1,7 @@
 """Where events lie after they happened: the journals of a job's attempts, and the end of its stream.
 
-Journals are complete and on disk; the stream is near and bounded. Both are read by (attempt, seq), so that
+Journals are complete and on disk, in the attempt's folder or archived among the blobs; the stream is near and
+bounded. Both are read by (attempt, seq), so that
 what is in both is told once. It must not know watchers or HTTP.
 """
 
@@ -10,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import anyio.to_thread
 import redis.asyncio
@@ -21,6 +22,7 @@ from api.domain.wire import EventId
 
 FIRST = EventId(0, 0)
 LAST = EventId(10**17, 10**17)
+JOURNAL_NAME = "events.jsonl"
 _PAGE = 500
 _CONNECTIONS = 6
 _SEQ = re.compile(rb'\{"v":\d+,"seq":(\d+),')
@@ -110,17 +112,21 @@ class LiveStreams:
 
 
 class Journals:
-    """The journals in the attempts' folders of one job; remembers how far each was read."""
+    """The journals in the attempts' folders of one job; remembers how far each was read.
 
-    def __init__(self, attempts_dir: Path, job: str) -> None:
+    `archived` says where the journal of an attempt lies whose folder may be gone.
+    """
+
+    def __init__(self, attempts_dir: Path, job: str, archived: Mapping[int, Path] | None = None) -> None:
         self._folder = attempts_dir
         self._job = job
+        self._archived = archived or {}
         self._read: dict[int, tuple[int, int]] = {}
 
     def attempts(self) -> list[int]:
         """Return the numbers of the attempts that have a journal here."""
-        found = [path.parent.name for path in self._folder.glob("*/events.jsonl")]
-        return sorted(int(name) for name in found if name.isdigit())
+        found = [path.parent.name for path in self._folder.glob(f"*/{JOURNAL_NAME}")]
+        return sorted({*(int(name) for name in found if name.isdigit()), *self._archived})
 
     def page(self, attempt: int, after_seq: int, until: EventId) -> list[WireEvent]:
         """Return the next events of one attempt, a page at most; a line that is still growing is left out."""
@@ -129,7 +135,7 @@ class Journals:
             seq, offset = 0, 0
         events: list[WireEvent] = []
         try:
-            file = (self._folder / str(attempt) / "events.jsonl").open("rb")
+            file = self._open(attempt)
         except FileNotFoundError:
             return []
         with file:
@@ -145,6 +151,14 @@ class Journals:
                     events.append(event)
                 self._read[attempt] = (seq, offset)
         return events
+
+    def _open(self, attempt: int) -> BinaryIO:
+        try:
+            return (self._folder / str(attempt) / JOURNAL_NAME).open("rb")
+        except FileNotFoundError:
+            if attempt not in self._archived:
+                raise
+            return self._archived[attempt].open("rb")
 
     @staticmethod
     def _line_seq(line: bytes, before: int) -> int:
@@ -163,8 +177,14 @@ class Journals:
 class History:
     """All events of one job that can still be found, in order."""
 
-    def __init__(self, attempts_dir: Path, job: str, streams: LiveStreams) -> None:
-        self._journals = Journals(attempts_dir, job)
+    def __init__(
+        self,
+        attempts_dir: Path,
+        job: str,
+        streams: LiveStreams,
+        archived: Mapping[int, Path] | None = None,
+    ) -> None:
+        self._journals = Journals(attempts_dir, job, archived)
         self._streams = streams
         self._job = job
 

@@ -13,13 +13,14 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.access.principal import Caller
+from api.access.principal import Caller, owner_filter
+from api.domain.records import Principal
 from api.domain.wire import EventId, WireError
 from api.errors import UnprocessableError
-from api.events.history import FIRST, History
+from api.events.history import FIRST, JOURNAL_NAME, History
 from api.events.hub import Snapshot, Subscription
 from api.events.stream import PING, Frame, JobWatch, is_read_up, list_frames
-from api.services import Service
+from api.services import Service, Services
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -63,13 +64,21 @@ async def _open_job(
 ) -> AsyncIterator[_JobStream]:
     read = service.jobs.snapshot
     snapshot = await anyio.to_thread.run_sync(read, caller, job_id)
-    history = History(service.settings.jobs_dir / job_id / "attempts", job_id, service.hub.streams)
+    history = await anyio.to_thread.run_sync(_history, service, caller, job_id)
     if last is not None and await is_read_up(history, snapshot, last):
         raise AlreadyReadError
     async with service.hub.subscribe([job_id]) as subscription:
         # Read again: whatever changed before the subscription is in here, whatever comes after is offered.
         snapshot = await anyio.to_thread.run_sync(read, caller, job_id)
         yield _JobStream(JobWatch(history, snapshot, last or FIRST), subscription)
+
+
+def _history(service: Services, caller: Principal, job_id: str) -> History:
+    """Return a job's history; where attempts archived their journals is asked once, at the start."""
+    logs = service.jobs.book.logs(job_id, JOURNAL_NAME, owner_filter(caller))
+    archived = {attempt: service.blobs.path(log.sha256) for attempt, log in logs.items()}
+    folder = service.settings.jobs_dir / job_id / "attempts"
+    return History(folder, job_id, service.hub.streams, archived)
 
 
 @router.get(

@@ -122,10 +122,8 @@ def _log_path(service: Services, caller: Principal, job_id: str, attempt: int | 
     path = service.settings.attempt_dir(job_id, number) / LOG_NAME
     if path.is_file():
         return path
-    for row in service.jobs.book.artifacts(job_id, owner):
-        if row.kind == "log" and row.attempt == number:
-            return service.blobs.path(row.sha256)
-    return None
+    archived = service.jobs.book.logs(job_id, LOG_NAME, owner).get(number)
+    return None if archived is None else service.blobs.path(archived.sha256)
 
 
 def _no_log(request: Request) -> Response:

@@ -18,9 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
+from api.domain.blobs import BlobStore
 from api.domain.failures import Failure, FailureCode
+from api.domain.records import Artifact
 from tests.support.books import until
-from tests.support.events import RunOnDisk
+from tests.support.events import RunOnDisk, journal_line
 from tests.support.service import World, a_job, client_of, new_world
 from tests.support.shared import ROOT
 from tests.support.valkey import ValkeyProcess, running_valkey
@@ -145,6 +147,30 @@ def test_a_job_that_ended_without_an_event_is_told_once(live_world: World) -> No
         assert [item.event for item in told.got] == ["job", "end"]
         again = client.get(job["links"]["events"], headers={"Last-Event-ID": str(told.got[-1].id)})
         assert again.status_code == 204
+
+
+def test_a_finished_job_is_told_from_its_archive(tmp_path: Path) -> None:
+    """Its folders are gone, and with them the journals; Redis is away: both attempts' blobs tell it all."""
+    with new_world(tmp_path, retry_backoff_s=0.0) as world, client_of(world) as client:
+        job = a_job(world, client)
+        blobs = BlobStore(world.settings.blobs_dir)
+        for attempt, code in ((1, FailureCode.CRASHED), (2, FailureCode.CONFIG_INVALID)):
+            world.claim()
+            text = "".join(journal_line(seq) for seq in range(1, 4))
+            contents = {"events.jsonl": text, "train.log": f"log of attempt {attempt}"}
+            stored = {name: blobs.put_bytes(content.encode()) for name, content in contents.items()}
+            logs = [
+                Artifact(name, "log", blob.sha256, blob.size_bytes, "text/plain")
+                for name, blob in stored.items()
+            ]
+            world.jobs.fail(job["id"], attempt, Failure(code, "no"), artifacts=logs)
+        told = Follower(client, job["links"]["events"])
+        told.join()
+        assert told.ids() == [f"{attempt}-{seq}" for attempt in (1, 2) for seq in range(1, 4)]
+        assert told.got[-1].event == "end"
+        for attempt in (1, 2):
+            log = client.get(job["links"]["log"], params={"attempt": attempt})
+            assert log.text == f"log of attempt {attempt}"
 
 
 def test_lists_are_told_what_changes(live_world: World) -> None:
