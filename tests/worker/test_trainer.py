@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import SETTINGS
+from tests.support.runs import SETTINGS, weights_hash
 from tests.support.shapes import NAMES, TINY_MODEL, write_shapes
 from worker.trainer import Attempt, SignalControl
 from yolocore.data.files import scan_yolo_folder
@@ -177,6 +177,25 @@ def test_pause_checkpoints_and_the_next_attempt_goes_on(dataset: dict[str, str],
     assert [event.type for event in events[:2]] == ["resume", "phase"]
     assert (events[0].epoch, events[0].batch, events[0].after) == (pointer.epoch, pointer.batch, "1-9")
     assert json.loads((second / "result.json").read_text())["kind"] == "cancel"
+
+
+def test_a_killed_attempt_goes_on_to_the_same_weights(dataset: dict[str, str], tmp_path: Path) -> None:
+    often = {"device": "cpu", "loader_threads": 1, "checkpoint_every_s": 1e-3}
+    whole, first = (write_order(tmp_path / name, dataset, settings=often) for name in ("whole", "1"))
+    assert finished(whole)[0] == 0
+    with started(first) as child:
+        wait_for(lambda: any(line.event.type == "checkpoint" and line.event.epoch for line in told(first)))
+        child.kill()
+        child.wait(PATIENCE_S)
+    pointer = [line.event for line in told(first) if line.event.type == "checkpoint"][-1]
+    assert not (first / "result.json").exists()
+
+    resume = {"checkpoint": str(first / pointer.path), "epoch": pointer.epoch, "batch": pointer.batch}
+    second = write_order(tmp_path / "2", dataset, attempt=2, resume=resume)
+    assert finished(second)[0] == 0
+    for name in ("best.pt", "last.pt"):
+        assert weights_hash(second / "artifacts" / name) == weights_hash(whole / "artifacts" / name)
+    assert (second / "artifacts/results.csv").read_text() == (whole / "artifacts/results.csv").read_text()
 
 
 def test_a_signal_without_words_drains_even_while_starting(dataset: dict[str, str], tmp_path: Path) -> None:
