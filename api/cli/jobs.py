@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +25,14 @@ from api.cli.session import (
     print_json,
 )
 from api.cli.watching import Watcher
-from api.client import Client, Job
+from api.client import Client, ClientError, Job, NotEndedError
 from api.client.follow import follow
+from api.client.patience import deadline_in, time_left
 
 app = typer.Typer(no_args_is_help=True, help="Submit jobs and see how they do.")
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+_LAST_LOOK_S = 1.0
 _EXIT_OF = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 
 
@@ -51,7 +54,7 @@ def submit_command(  # one parameter an option
 ) -> None:
     """Submit a job. With --wait: exit 0 succeeded, 1 failed, 4 cancelled, 5 timeout."""
     values = read_config(config, settings or [])
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = deadline_in(timeout)
     with connected(context) as client:
         request: dict[str, Any] = {
             "dataset": _dataset_id(client, dataset, deadline, quiet=as_json),
@@ -64,18 +67,31 @@ def submit_command(  # one parameter an option
         if not as_json:
             out.print(job.id, markup=False)
         if wait:
-            job = _watch(client, job, deadline, quiet=as_json)
+            with _told_anyway(job, as_json=as_json):
+                job = _watch(client, job, deadline, quiet=as_json)
     if as_json:
         print_json(job.as_json())
     if wait:
         _finish(job, quiet=as_json)
 
 
+@contextmanager
+def _told_anyway(job: Job, *, as_json: bool) -> Iterator[None]:
+    """Let a script know the job it submitted, also where the wait for it ends before the job does."""
+    try:
+        yield
+    except (TimeoutError, ClientError) as error:
+        last = error.job if isinstance(error, NotEndedError) else None
+        if as_json:
+            print_json((last or job).as_json())
+        raise
+
+
 def _dataset_id(client: Client, wanted: str, deadline: float | None, *, quiet: bool) -> str:
     source = Path(wanted)
     if not source.exists():
         return datasets.find(client, wanted).id
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    left = None if deadline is None else max(0.0, time_left(deadline))
     pushed = datasets.push(client, source, source.resolve().name.split(".")[0], timeout_s=left, quiet=quiet)
     if pushed.status == "invalid":
         fail("the dataset cannot be used", EXIT_FAILED, problems=client.dataset_problems(pushed.id)[:20])
@@ -99,11 +115,15 @@ def _architecture_id(client: Client, wanted: str) -> str:
 def _watch(client: Client, job: Job, deadline: float | None, *, quiet: bool) -> Job:
     """Follow a job to its end; raise TimeoutError at the deadline."""
     if quiet:
-        return client.wait_for_job(
-            job.id, timeout_s=None if deadline is None else deadline - time.monotonic()
-        )
+        return client.wait_for_job(job.id, timeout_s=None if deadline is None else time_left(deadline))
     Watcher(err).watch(follow(client, job.id, deadline=deadline))
-    return client.wait_for_job(job.id, timeout_s=60)
+    return _ended(client, job.id, deadline)
+
+
+def _ended(client: Client, job_id: str, deadline: float | None) -> Job:
+    """Return a job whose events have ended; it has ended too, however little time is left."""
+    timeout_s = None if deadline is None else max(_LAST_LOOK_S, time_left(deadline))
+    return client.wait_for_job(job_id, timeout_s=timeout_s)
 
 
 def _finish(job: Job, *, quiet: bool) -> None:
@@ -174,12 +194,12 @@ def watch_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Show a job's losses live until it ends; the exit code is the job's. With --json: one event a line."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = deadline_in(timeout)
     with connected(context) as client:
         if as_json:
             for event in follow(client, job, deadline=deadline):
                 typer.echo(event.model_dump_json())
-            found = client.wait_for_job(job, timeout_s=60)
+            found = _ended(client, job, deadline)
         else:
             found = _watch(client, client.job(job), deadline, quiet=False)
     _finish(found, quiet=as_json)

@@ -1,7 +1,7 @@
 """What every command shares: where the service is, how results are printed, and what the exit code says.
 
-Exit codes: 0 done or succeeded, 1 failed, 2 usage or refused input, 4 cancelled, 5 timeout, 6 unreachable,
-7 not allowed.
+Exit codes: 0 done or succeeded, 1 failed, 2 usage or refused input, 4 cancelled, 5 timeout, 6 unreachable or
+out of order, 7 not allowed.
 """
 
 from __future__ import annotations
@@ -88,11 +88,18 @@ def connected(context: typer.Context) -> Iterator[Client]:
     except UnreachableError as error:
         fail(f"{error}; is the service up? (trainshed up)", EXIT_UNREACHABLE)
     except ApiError as error:
-        fail(str(error), EXIT_FAILED if error.status >= 500 else EXIT_USAGE, problems=error.errors)
+        fail(str(error), _exit_of(error), problems=error.errors)
     except TimeoutError as error:
         fail(str(error), EXIT_TIMEOUT)
     except ClientError as error:
         fail(str(error), EXIT_FAILED)
+
+
+def _exit_of(error: ApiError) -> int:
+    # 1 says that the job or its data is at fault, which a service out of order must never say.
+    if error.status >= 500 or error.status == 429:
+        return EXIT_UNREACHABLE
+    return EXIT_FAILED if error.code == "DATASET_INVALID" else EXIT_USAGE
 
 
 def fail(message: str, code: int, *, problems: list[dict[str, Any]] | None = None) -> NoReturn:

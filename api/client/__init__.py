@@ -3,7 +3,7 @@
 It shares no code with the server: it knows addresses, JSON and event streams, and nothing of SQL or queues.
 """
 
-from api.client.errors import ApiError, ClientError, NotAllowedError, UnreachableError
+from api.client.errors import ApiError, ClientError, NotAllowedError, NotEndedError, UnreachableError
 from api.client.http import Client
 from api.client.models import Architecture, Artifact, Dataset, Event, Job
 
@@ -17,5 +17,6 @@ __all__ = [
     "Event",
     "Job",
     "NotAllowedError",
+    "NotEndedError",
     "UnreachableError",
 ]

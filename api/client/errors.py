@@ -5,13 +5,18 @@ ClientError
 |-- IntegrityError     a download whose bytes are not what the service announced
 `-- ApiError           the service refused; status, code and problems as it told them
     `-- NotAllowedError     401 or 403
+
+NotEndedError is a TimeoutError: nothing failed, the wait was over before the job was.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from api.client.models import Job
 
 
 class ClientError(Exception):
@@ -43,6 +48,15 @@ class ApiError(ClientError):
 
 class NotAllowedError(ApiError):
     """The token is missing, wrong, expired or lacks the right."""
+
+
+class NotEndedError(TimeoutError):
+    """A job has not ended in time; it goes on. `job` is what was last heard of it, if anything."""
+
+    def __init__(self, job_id: str, job: Job | None = None) -> None:
+        self.job = job
+        state = f"is {job.status} and goes on" if job is not None else "goes on"
+        super().__init__(f"{job_id} has not ended in time; it {state}")
 
 
 def error_of(status: int, body: bytes) -> ApiError:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 
 import httpx
 
-from api.client.errors import UnreachableError
+from api.client.errors import NotEndedError, UnreachableError
 from api.client.http import Client
 from api.client.models import Event
 from api.client.patience import GIVE_UP_S, Patience, time_left
@@ -34,7 +34,7 @@ def follow(
 
     Snapshots (type `job`, without id) come at the start of each connection. A lost connection is opened again
     from the last id. Raises UnreachableError, or the ApiError of a 5xx, when that fails for `give_up_s`
-    seconds after the loss, ApiError when the service refuses, and TimeoutError at `deadline` (of
+    seconds after the loss, ApiError when the service refuses, and NotEndedError at `deadline` (of
     `time.monotonic`).
     """
     patience = Patience(give_up_s)
@@ -50,7 +50,7 @@ def follow(
                 if event.type == "end":
                     return
         if time_left(deadline) <= 0:
-            raise TimeoutError(f"{job_id} has not ended in time; it goes on")
+            raise NotEndedError(job_id)
         if patience.is_over:
             raise UnreachableError(f"{client.url} gave no event for {give_up_s:g} s")
         patience.pause(deadline)

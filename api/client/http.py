@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +13,15 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import ValidationError
 
-from api.client.errors import ApiError, IntegrityError, UnreachableError, error_of
+from api.client.errors import ApiError, IntegrityError, NotEndedError, UnreachableError, error_of
 from api.client.models import Architecture, Artifact, Dataset, Job, _Answer
+from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
 
 _CHUNK_BYTES = 1 << 18
-_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 _LONG_POLL_S = 20
+_ANSWER_S = 30.0
+_TIMEOUT = httpx.Timeout(_ANSWER_S, connect=5.0)
 
 Progress = Callable[[int, int], None]
 _A = TypeVar("_A", bound=_Answer)
@@ -123,15 +124,24 @@ class Client:
         return self._many(Dataset, "/v1/datasets", {})
 
     def wait_for_dataset(
-        self, dataset_id: str, *, timeout_s: float | None = None, poll_s: float = 0.3
+        self, dataset_id: str, *, timeout_s: float | None = None, give_up_s: float = GIVE_UP_S
     ) -> Dataset:
-        """Ask until the dataset is ready or invalid; raise TimeoutError after `timeout_s`."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (found := self.dataset(dataset_id)).status == "ingesting":
-            if deadline is not None and time.monotonic() > deadline:
+        """Ask until the dataset is ready or invalid; raise TimeoutError after `timeout_s`.
+
+        A service that goes away is asked again for `give_up_s` seconds.
+        """
+        deadline = deadline_in(timeout_s)
+        patience = Patience(give_up_s)
+        while True:
+            with patience.with_failures():
+                timeout = _answer_timeout(deadline)
+                found = self._one(Dataset, self.request("GET", f"/v1/datasets/{dataset_id}", timeout=timeout))
+                if found.status != "ingesting":
+                    return found
+                patience.renew()
+            if time_left(deadline) <= 0:
                 raise TimeoutError(f"{dataset_id} is still being checked after {timeout_s:g} s")
-            time.sleep(poll_s)
-        return found
+            patience.pause(deadline)
 
     def dataset_problems(self, dataset_id: str) -> list[dict[str, Any]]:
         """Return what the check found, errors first."""
@@ -184,21 +194,32 @@ class Client:
         """Ask for the end of a job; a running one answers before it has ended."""
         return self._one(Job, self.request("POST", f"/v1/jobs/{job_id}/cancel"))
 
-    def wait_for_job(self, job_id: str, *, timeout_s: float | None = None) -> Job:
-        """Long-poll until the job has ended; raise TimeoutError after `timeout_s`."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        found = self.job(job_id)
-        while not found.is_final:
-            left = _LONG_POLL_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"{job_id} is still {found.status} after {timeout_s:g} s")
-            headers = {"Prefer": f"wait={max(1, min(_LONG_POLL_S, int(left)))}"}
-            started = time.monotonic()
-            found = self._one(Job, self.request("GET", f"/v1/jobs/{job_id}", headers=headers))
-            # A server that does not wait must not be asked in a tight loop.
-            if not found.is_final and time.monotonic() - started < 0.2:
-                time.sleep(0.2)
-        return found
+    def wait_for_job(
+        self, job_id: str, *, timeout_s: float | None = None, give_up_s: float = GIVE_UP_S
+    ) -> Job:
+        """Long-poll until the job has ended; raise NotEndedError after `timeout_s`.
+
+        A service that goes away is asked again for `give_up_s` seconds.
+        """
+        deadline = deadline_in(timeout_s)
+        patience = Patience(give_up_s)
+        found: Job | None = None
+        while True:
+            with patience.with_failures():
+                found = self._job_within(job_id, deadline)
+                if found.is_final:
+                    return found
+                patience.renew()
+            if time_left(deadline) <= 0:
+                raise NotEndedError(job_id, found)
+            patience.pause(deadline)
+
+    def _job_within(self, job_id: str, deadline: float | None) -> Job:
+        """Return the job when it has ended, or else somewhat before the deadline."""
+        wait_s = int(min(_LONG_POLL_S, time_left(deadline)))
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s > 0 else {}
+        timeout = _answer_timeout(deadline)
+        return self._one(Job, self.request("GET", f"/v1/jobs/{job_id}", headers=headers, timeout=timeout))
 
     def metrics(self, job_id: str) -> list[dict[str, Any]]:
         """Return the rows of all finished epochs."""
@@ -241,6 +262,12 @@ class Client:
         finally:
             temporary.unlink(missing_ok=True)
         return target
+
+
+def _answer_timeout(deadline: float | None) -> httpx.Timeout:
+    """Bound the wait for an answer by the deadline, with a little room for one that is on its way."""
+    left = max(0.0, time_left(deadline)) + 0.5
+    return httpx.Timeout(min(_ANSWER_S, left), connect=min(5.0, left))
 
 
 def _is_local(url: str) -> bool:

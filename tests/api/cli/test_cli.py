@@ -119,6 +119,28 @@ def test_a_silent_job_times_out_in_time(command: tuple[str, ...], service: FakeS
     assert time.monotonic() - began < 1.5
 
 
+def test_a_wait_for_json_outlasts_a_restart_of_the_service(service: FakeService, run: Run) -> None:
+    service.failing = {"/v1/jobs/job_1": [503, 502]}
+    result = run("jobs", "submit", "-d", "ds_1", "-m", "arch_1", "--json", "--wait")
+    assert result.exit_code == 0 and json.loads(result.stdout)["status"] == "succeeded"
+
+
+def test_json_tells_the_job_although_the_wait_is_over(service: FakeService, run: Run) -> None:
+    service.final = service.job | {"status": "running"}
+    result = run("jobs", "submit", "-d", "ds_1", "-m", "arch_1", "--json", "--wait", "--timeout", "0.3")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 5 and (told["id"], told["status"]) == ("job_1", "running")
+    service.failing = {"/v1/jobs/job_1": [404]}
+    result = run("jobs", "submit", "-d", "ds_1", "-m", "arch_1", "--json", "--wait")
+    assert result.exit_code == 2 and json.loads(result.stdout)["id"] == "job_1"
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_service_out_of_order_is_6(status: int, service: FakeService, run: Run) -> None:
+    service.refuse = (status, {"title": "away", "code": "AWAY"})
+    assert run("jobs", "show", "job_1").exit_code == 6
+
+
 def test_an_invalid_dataset_fails_before_any_job(service: FakeService, run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"PK")
     service.dataset |= {"status": "invalid"}

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "ts_right"
+BROKEN = 0
 WEIGHTS = b"weights" * 1000
 DATASET = {"id": "ds_1", "name": "cells", "status": "ready", "splits": {"train": 3, "val": 1, "test": 0}}
 DATASET |= {
@@ -43,7 +44,7 @@ class FakeService:
         self.problems: list[dict[str, Any]] = [WARNING]
         # One list of chunks a connection, a number for so many seconds of silence; after the last a 204.
         self.streams: list[list[bytes | float]] = []
-        # Statuses that the next requests of a path get instead of an answer; 0 breaks the connection.
+        # Statuses that the next requests of a path get instead of an answer.
         self.failing: dict[str, list[int]] = {}
         self.taken_names: set[str] = set()
         self.refuse: tuple[int, dict[str, Any]] | None = None
@@ -119,7 +120,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 self._send(status, json.dumps(answer).encode())
 
         def _fail(self, status: int) -> None:
-            if status:
+            if status != BROKEN:
                 problem = {"title": "away", "code": "AWAY", "detail": "back soon"}
                 self._send(status, json.dumps(problem).encode(), "application/problem+json")
 
@@ -150,8 +151,11 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 if isinstance(chunk, float):
                     service.wait_for_stop.wait(chunk)
                     continue
-                self.wfile.write(chunk)
-                self.wfile.flush()
+                try:
+                    self.wfile.write(chunk)
+                    self.wfile.flush()
+                except ConnectionError:
+                    return
 
         do_GET = do_POST = do_PUT = do_DELETE = _serve
 

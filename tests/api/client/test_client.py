@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from api.client import ApiError, Client, NotAllowedError, UnreachableError
+from api.client import ApiError, Client, NotAllowedError, NotEndedError, UnreachableError
 from api.client.errors import IntegrityError
 from api.client.follow import follow
 from api.client.sse import Message, messages
-from tests.api.client.fake_service import TOKEN, WEIGHTS, FakeService, event_text, running
+from tests.api.client.fake_service import BROKEN, TOKEN, WEIGHTS, FakeService, event_text, running
 
 PING = b": ping\n\n"
 
@@ -89,6 +89,34 @@ def test_waiting_ends_at_its_time(service: FakeService, client: Client) -> None:
     service.final = service.job | {"status": "running"}
     with pytest.raises(TimeoutError):
         client.wait_for_job("job_1", timeout_s=0.3)
+
+
+@pytest.mark.parametrize("failures", [[503, 500], [429], [BROKEN]], ids=str)
+def test_waiting_outlasts_a_service_that_is_away(
+    failures: list[int], service: FakeService, client: Client
+) -> None:
+    service.failing = {path: list(failures) for path in ("/v1/jobs/job_1", "/v1/datasets/ds_1")}
+    assert client.wait_for_job("job_1").status == "succeeded"
+    assert client.wait_for_dataset("ds_1").status == "ready"
+    assert len(service.asked("GET", "/v1/jobs/job_1")) == len(failures) + 1
+
+
+def test_waiting_gives_up_in_the_end_and_at_once_on_a_refusal(service: FakeService, client: Client) -> None:
+    service.failing = {"/v1/jobs/job_1": [503] * 50}
+    with pytest.raises(ApiError) as caught:
+        client.wait_for_job("job_1", give_up_s=0.3)
+    assert caught.value.status == 503
+    service.failing = {"/v1/jobs/job_1": [404]}
+    with pytest.raises(ApiError):
+        client.wait_for_job("job_1")
+    assert service.failing == {"/v1/jobs/job_1": []}
+
+
+def test_a_wait_that_is_over_tells_the_job(service: FakeService, client: Client) -> None:
+    service.final = service.job | {"status": "running"}
+    with pytest.raises(NotEndedError, match="job_1 .* is running") as caught:
+        client.wait_for_job("job_1", timeout_s=0.3)
+    assert caught.value.job is not None and caught.value.job.id == "job_1"
 
 
 def test_a_cut_stream_is_resumed_after_the_last_id(service: FakeService, client: Client) -> None:
