@@ -67,21 +67,19 @@ class JobBook(RunBook):
             if key is not None:
                 values = {"owner": new.owner, "key": key, "fingerprint": print_, "job_id": job_id}
                 if not insert_or_ignore(conn, t.idempotency_keys, {**values, "created_at": now}):
-                    return Submitted(self._known(conn, new.owner, key, print_), created=False)
+                    known = _known(conn, new.owner, key, print_)
+                    assert known is not None, "the key is there: it could not be inserted"
+                    return Submitted(known, created=False)
             return Submitted(self._insert(conn, new, job_id, now), created=True)
 
         return self.store.write(write)
 
-    def _known(self, conn: Connection, owner: str, key: str, fingerprint: str) -> Job:
-        table = t.idempotency_keys
-        known = (
-            conn.execute(sa.select(table).where(table.c.owner == owner, table.c.key == key)).mappings().one()
-        )
-        if known["fingerprint"] != fingerprint:
-            raise Conflict(
-                "this idempotency key was used for another submission", code="IDEMPOTENCY_CONFLICT"
-            )
-        return rows.job(_one(conn, known["job_id"], owner))
+    def submitted_as(self, owner: str, key: str, fingerprint: str) -> Job | None:
+        """Return the job of an earlier submission with this key, None for a new key.
+
+        Raises Conflict IDEMPOTENCY_CONFLICT for a key that was used with another fingerprint.
+        """
+        return self.store.read(lambda conn: _known(conn, owner, key, fingerprint))
 
     def _insert(self, conn: Connection, new: NewJob, job_id: str, now: float) -> Job:
         dataset = _referenced(conn, t.datasets, new.dataset_id, new.owner, "dataset")
@@ -268,6 +266,17 @@ class JobBook(RunBook):
             return [make(row) for row in conn.execute(query).mappings()]
 
         return self.store.read(read)
+
+
+def _known(conn: Connection, owner: str, key: str, fingerprint: str) -> Job | None:
+    table = t.idempotency_keys
+    query = sa.select(table).where(table.c.owner == owner, table.c.key == key)
+    known = conn.execute(query).mappings().one_or_none()
+    if known is None:
+        return None
+    if known["fingerprint"] != fingerprint:
+        raise Conflict("this idempotency key was used for another submission", code="IDEMPOTENCY_CONFLICT")
+    return rows.job(_one(conn, known["job_id"], owner))
 
 
 def _one(conn: Connection, job_id: str, owner: str | None, *, lock: bool = False) -> RowMapping:

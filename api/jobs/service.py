@@ -5,6 +5,8 @@ The rules of states are the book's; this file adds what only the spec knows, and
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -46,11 +48,14 @@ class JobService:
         self._snapshots: dict[str, dict[str, Any]] = {}
 
     def submit(self, caller: Principal, request: JobRequest, *, key: str | None) -> Submitted:
-        """Queue a job, at most once for a key.
+        """Queue a job, at most once for a key: what was sent before gives its job, whatever changed since.
 
         Raises UnprocessableError with a pointer for what does not fit, Conflict for an invalid dataset or a
         key that was used for something else.
         """
+        fingerprint = _fingerprint(request)
+        if key is not None and (known := self.book.submitted_as(caller.id, key, fingerprint)) is not None:
+            return Submitted(known, created=False)
         config = _config(request.config)
         dataset = self._dataset(caller, request.dataset)
         architecture = self._architecture(caller, request.architecture)
@@ -65,7 +70,7 @@ class JobService:
             tags=tuple(request.tags),
             queue=request.queue or self._settings.queue,
         )
-        return self.book.submit(new, key=key)
+        return self.book.submit(new, key=key, fingerprint=fingerprint)
 
     def _dataset(self, caller: Principal, dataset_id: str) -> Dataset:
         try:
@@ -137,6 +142,12 @@ class JobService:
             fresh[job_id] = snapshot
         self._snapshots = fresh
         return fresh
+
+
+def _fingerprint(request: JobRequest) -> str:
+    """Tell submissions apart by what was asked for, not by what defaults and settings make of it today."""
+    asked = request.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _config(values: dict[str, Any]) -> TrainConfig:

@@ -55,6 +55,22 @@ def test_the_same_key_gives_the_same_job(world: World, client: httpx.Client) -> 
     assert len(client.get("/v1/jobs").json()["items"]) == 1
 
 
+def test_a_key_is_answered_although_the_dataset_is_gone(world: World, client: httpx.Client) -> None:
+    """The first answer may have been lost, and the job may have ended since."""
+    body = {"dataset": a_dataset(world, client), "architecture": an_architecture(client)}
+    key = {"Idempotency-Key": "build-18"}
+    first = client.post("/v1/jobs", json=body, headers=key)
+    client.post(first.json()["links"]["cancel"])
+    assert client.delete(f"/v1/datasets/{body['dataset']}").status_code == 204
+    again = client.post("/v1/jobs", json=body, headers=key)
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    assert again.headers["idempotent-replayed"] == "true"
+    other = client.post("/v1/jobs", json={**body, "name": "x"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+    stranger = client.post("/v1/jobs", json=body, headers={**key, **world.other_user()})
+    assert stranger.status_code == 422
+
+
 def test_a_job_waits_for_a_dataset_that_is_still_ingested(world: World, client: httpx.Client) -> None:
     dataset = a_dataset(world, client, ready=False)
     body = {"dataset": dataset, "architecture": an_architecture(client)}
