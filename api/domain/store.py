@@ -1,4 +1,4 @@
-"""The only two ways to SQL: `read` and `write`. Everything above hands in a function of a connection.
+"""The only ways to SQL: `read` and `write`. Everything above hands in a function of a connection.
 
 A read returns values, never a cursor, before anyone sends a byte. A write is one transaction without I/O
 inside, begun IMMEDIATE on SQLite, and run again as a whole when the database was busy or could not serialise
@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ MAX_TRIES = 4
 PAUSE_S = 0.05
 # PostgreSQL: serialization failure, deadlock detected.
 RETRIED_SQLSTATES = frozenset({"40001", "40P01"})
+# PostgreSQL: a lock was not free in the time allowed.
+LOCK_TIMEOUT = "55P03"
 # PostgreSQL: no connection, out of resources (disk, connections), being shut down.
 AWAY_SQLSTATES = ("08", "53", "57P")
 # SQLite: locked, or its disk is full or does not answer.
@@ -67,6 +70,24 @@ class Store:
         Whatever it raises rolls everything back. Raises StoreUnavailable when the database is away.
         """
         return self._run(fn, write=True)
+
+    def write_if_free(self, fn: Callable[[Connection], object], *, wait_s: float = 0.1) -> bool:
+        """Run a write that may as well not happen: one try, no longer than `wait_s` for a lock.
+
+        Tells whether it was written; raises nothing for a database that is away or busy.
+        """
+        try:
+            with self.engine.connect() as raw, _waiting_at_most(raw, wait_s):
+                conn = raw.execution_options(trainshed_write=True)
+                with conn.begin():
+                    if self.dialect == "postgresql":
+                        conn.exec_driver_sql(f"SET LOCAL lock_timeout = {int(wait_s * 1000)}")
+                    fn(conn)
+        except DBAPIError as error:
+            if not _is_transient(error) and getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
+                raise
+            return False
+        return True
 
     def ping(self) -> None:
         """Look into the catalogue, which no cache answers; raises StoreUnavailable."""
@@ -187,6 +208,21 @@ def insert_or_ignore(conn: Connection, table: sa.Table, values: Mapping[str, Any
 
         statement = sqlite_insert(table).values(values).on_conflict_do_nothing()
     return conn.execute(statement.returning(sa.literal(1))).one_or_none() is not None
+
+
+@contextmanager
+def _waiting_at_most(raw: Connection, wait_s: float) -> Iterator[None]:
+    """Shorten a SQLite connection's own patience for a while."""
+    connection = raw.connection.driver_connection
+    if not isinstance(connection, sqlite3.Connection):
+        yield
+        return
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={before}")
 
 
 def _is_transient(error: DBAPIError) -> bool:

@@ -29,6 +29,7 @@ SCOPES: Final = ("read", "write", "admin")
 LOCAL_PRINCIPAL = "local"
 LAST_USE_STEP_S = 60.0
 MAX_SECRET_CHARS = 128
+_MAX_NOTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class TokenBook:
     def __init__(self, store: Store, clock: Clock = SYSTEM_CLOCK) -> None:
         self.store = store
         self.clock = clock
+        self._noted: dict[str, float] = {}
 
     def create(
         self,
@@ -99,11 +101,23 @@ class TokenBook:
         row = self.store.read(lambda conn: self._find(conn, secret, kinds))
         if row is None:
             return None
-        now = self.clock.wall()
-        if row["last_used_at"] is None or now - row["last_used_at"] >= LAST_USE_STEP_S:
-            used = sa.update(t.api_tokens).where(t.api_tokens.c.id == row["id"]).values(last_used_at=now)
-            self.store.write(lambda conn: conn.execute(used).rowcount)
+        self._note_use(row)
         return _as_principal(row)
+
+    def _note_use(self, row: RowMapping) -> None:
+        """Write when a token was used, if that is quickly done: no request may wait or fail for it."""
+        now, tick = self.clock.wall(), self.clock.monotonic()
+        known = row["last_used_at"]
+        if known is not None and now - known < LAST_USE_STEP_S:
+            return
+        tried_at = self._noted.get(row["id"])
+        if tried_at is not None and tick - tried_at < LAST_USE_STEP_S:
+            return
+        if len(self._noted) >= _MAX_NOTED:
+            self._noted.clear()
+        self._noted[row["id"]] = tick
+        used = sa.update(t.api_tokens).where(t.api_tokens.c.id == row["id"]).values(last_used_at=now)
+        self.store.write_if_free(lambda conn: conn.execute(used))
 
     def redeem(self, secret: str) -> Principal | None:
         """Use up a one-time token and return who it speaks for; None where it is not, or no more, good."""

@@ -77,6 +77,31 @@ def test_a_cursor_is_no_answer(library: Library) -> None:
         library.store.read(lambda conn: conn.execute(sa.select(1)))
 
 
+def test_a_write_that_may_as_well_not_happen(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "a.db", busy_timeout_s=15)
+    store.write(lambda conn: conn.exec_driver_sql("CREATE TABLE seen (n INTEGER)").rowcount)
+
+    def insert(conn: Connection) -> object:
+        return conn.exec_driver_sql("INSERT INTO seen VALUES (1)")
+
+    def count() -> int:
+        return store.read(lambda conn: int(conn.exec_driver_sql("SELECT count(*) FROM seen").scalar_one()))
+
+    assert store.write_if_free(insert)
+    with store.engine.connect() as locker:
+        locker.exec_driver_sql("SELECT 1")
+        assert not store.write_if_free(insert, wait_s=0.01)
+        locker.rollback()
+    assert count() == 1
+    # Whichever of the pool's connections it was: each has its own patience again.
+    with store.engine.connect() as first, store.engine.connect() as second:
+        raw = [connection.connection.driver_connection for connection in (first, second)]
+        assert [one.execute("PRAGMA busy_timeout").fetchone()[0] for one in raw if one] == [15000, 15000]
+    with pytest.raises(sa.exc.OperationalError):
+        store.write_if_free(lambda conn: conn.exec_driver_sql("no SQL"))
+    store.close()
+
+
 def test_other_errors_are_not_retried(library: Library) -> None:
     calls = []
 

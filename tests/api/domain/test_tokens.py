@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,24 @@ def test_list_shows_living_bearer_tokens_and_their_use(tokens: TokenBook, librar
     library.clock.advance(30)
     tokens.verify(used.secret)
     assert tokens.list(ann.id)[0].last_used_at == first + 60
+
+
+def test_a_locked_book_keeps_nobody_out(tokens: TokenBook, library: Library) -> None:
+    secret = tokens.create("ann").secret
+    with library.store.engine.connect() as locker:
+        # The engine begins IMMEDIATE: nobody else can write until this ends.
+        locker.exec_driver_sql("SELECT 1")
+        began = time.monotonic()
+        ann = tokens.verify(secret)
+        assert ann is not None and tokens.verify(secret) is not None
+        assert time.monotonic() - began < 5, "the book's own patience is 15 s"
+        locker.rollback()
+    assert tokens.list(ann.id)[0].last_used_at is None
+    tokens.verify(secret)
+    assert tokens.list(ann.id)[0].last_used_at is None, "tried at most once a minute"
+    library.clock.advance(60)
+    tokens.verify(secret)
+    assert tokens.list(ann.id)[0].last_used_at == library.clock.now
 
 
 def test_the_local_token_is_made_once_and_again_when_lost(tokens: TokenBook, tmp_path: Path) -> None:
