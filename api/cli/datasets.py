@@ -1,13 +1,14 @@
-"""`trainshed datasets`: upload a dataset and see what its check found."""
+"""`trainshed datasets`: upload a dataset, see what its check found, remove it."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,35 +23,75 @@ from api.cli.session import (
     out,
     print_json,
 )
-from api.client import Client, Dataset
+from api.client import ApiError, Client, Dataset
+from api.client.http import Progress, file_sha256
 
-app = typer.Typer(no_args_is_help=True, help="Upload and list datasets.")
+app = typer.Typer(no_args_is_help=True, help="Upload, list, show and delete datasets.")
 
 _SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".txt", ".yaml", ".yml"}
 )
+# The earliest a zip can tell; a folder's own times and modes differ from checkout to checkout.
+_ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
+_ENTRY_MODE = 0o100644 << 16
+_UNIX = 3
+_LONGEST_NAME = 120
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+DatasetId = Annotated[str, typer.Argument(help="Id or name.")]
 
 
 @contextmanager
 def as_archive(source: Path) -> Iterator[Path]:
-    """Yield an archive file; a folder is packed first (pictures, labels and YAML only)."""
+    """Yield an archive file; a folder is packed first (pictures, labels and YAML only).
+
+    The same files give the same bytes, whenever and wherever they were written.
+    """
     if not source.is_dir():
         yield source
         return
     with tempfile.NamedTemporaryFile(suffix=".zip") as temporary:
+        found = {
+            path.relative_to(source).as_posix(): path
+            for path in source.rglob("*")
+            if path.suffix.lower() in _SUFFIXES and path.is_file()
+        }
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted(source.rglob("*")):
-                if path.is_file() and path.suffix.lower() in _SUFFIXES:
-                    archive.write(path, path.relative_to(source).as_posix())
+            for name in sorted(found):
+                _add(archive, name, found[name])
         temporary.flush()
         yield Path(temporary.name)
 
 
+def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    entry = zipfile.ZipInfo(name, _ENTRY_DATE)
+    entry.create_system, entry.external_attr = _UNIX, _ENTRY_MODE
+    entry.file_size = path.stat().st_size
+    with path.open("rb") as content, archive.open(entry, "w") as target:
+        shutil.copyfileobj(content, target)
+
+
+def upload(client: Client, source: Path, name: str, *, quiet: bool) -> Dataset:
+    """Upload; where the name belongs to other bytes, keep these beside it under a name with their digest."""
+    with as_archive(source) as archive, transfer_bar(f"uploading {source.name}", quiet=quiet) as bar:
+        return _put(client, archive, name, bar)
+
+
+def _put(client: Client, archive: Path, name: str, bar: Progress | None) -> Dataset:
+    try:
+        return client.push_dataset(archive, name, bar)
+    except ApiError as error:
+        if error.code != "NAME_TAKEN":
+            raise
+    ending = f"-{file_sha256(archive).hexdigest()[:8]}"
+    other = name[: _LONGEST_NAME - len(ending)] + ending
+    err.print(f"{name!r} is the name of other content; this one is kept as {other!r}", markup=False)
+    return client.push_dataset(archive, other, bar)
+
+
 def push(client: Client, source: Path, name: str, *, timeout_s: float | None, quiet: bool) -> Dataset:
     """Upload and wait for the check; used by `jobs submit` as well."""
-    with as_archive(source) as archive, transfer_bar(f"uploading {source.name}", quiet=quiet) as bar:
-        dataset = client.push_dataset(archive, name, bar)
+    dataset = upload(client, source, name, quiet=quiet)
     if not quiet and err.is_terminal:
         with err.status("checking the dataset"):
             return client.wait_for_dataset(dataset.id, timeout_s=timeout_s)
@@ -81,21 +122,21 @@ def push_command(
         if wait:
             dataset = push(client, source, name, timeout_s=timeout, quiet=as_json)
         else:
-            with (
-                as_archive(source) as archive,
-                transfer_bar(f"uploading {source.name}", quiet=as_json) as bar,
-            ):
-                dataset = client.push_dataset(archive, name, bar)
+            dataset = upload(client, source, name, quiet=as_json)
         problems = client.dataset_problems(dataset.id) if wait else []
-    if as_json:
-        print_json(dataset.as_json() | {"report": problems})
-    else:
-        out.print(summary(dataset), markup=False)
-        for problem in problems:
-            if problem.get("severity") != "info":
-                err.print(f"  {problem.get('severity')}: {describe_problem(problem)}", markup=False)
+    _print_report(dataset, problems, as_json=as_json)
     if dataset.status == "invalid":
         raise typer.Exit(EXIT_FAILED)
+
+
+def _print_report(dataset: Dataset, problems: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(dataset.as_json() | {"report": problems})
+        return
+    out.print(summary(dataset), markup=False)
+    for problem in problems:
+        if problem.get("severity") != "info":
+            err.print(f"  {problem.get('severity')}: {describe_problem(problem)}", markup=False)
 
 
 @app.command("list")
@@ -110,11 +151,29 @@ def list_command(context: typer.Context, as_json: JsonFlag = False) -> None:
         out.print(summary(dataset), markup=False)
 
 
+@app.command("show")
+def show_command(context: typer.Context, dataset: DatasetId, as_json: JsonFlag = False) -> None:
+    """Show a dataset and the report of its check."""
+    with connected(context) as client:
+        found = find(client, dataset)
+        problems = client.dataset_problems(found.id)
+    _print_report(found, problems, as_json=as_json)
+
+
+@app.command("delete")
+def delete_command(context: typer.Context, dataset: DatasetId) -> None:
+    """Delete a dataset that no unfinished job needs; its name is free again."""
+    with connected(context) as client:
+        found = find(client, dataset)
+        client.delete_dataset(found.id)
+    out.print(f"{found.id}  {found.name}  deleted", markup=False)
+
+
 def find(client: Client, wanted: str) -> Dataset:
-    """Return the dataset of an id, or the newest of a name."""
+    """Return the dataset of an id, or the newest of a name; exit with a usage error if there is none."""
     if wanted.startswith("ds_"):
         return client.dataset(wanted)
     found = next((dataset for dataset in client.datasets() if dataset.name == wanted), None)
     if found is None:
-        fail(f"no dataset is called {wanted!r}, and there is no such file", EXIT_USAGE)
+        fail(f"no dataset is called {wanted!r}", EXIT_USAGE)
     return found

@@ -123,6 +123,10 @@ class Client:
         """Yield all datasets, newest first."""
         return self._many(Dataset, "/v1/datasets", {})
 
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Remove a dataset that no unfinished job needs."""
+        self.request("DELETE", f"/v1/datasets/{dataset_id}")
+
     def wait_for_dataset(
         self, dataset_id: str, *, timeout_s: float | None = None, give_up_s: float = GIVE_UP_S
     ) -> Dataset:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from api.cli.config import read_config
+from api.cli.datasets import as_archive
 from api.cli.main import app
 from api.cli.session import Options, connection_file, describe_problem, find_target
 from tests.api.client.fake_service import TOKEN, WEIGHTS, FakeService, event_text, running
@@ -185,6 +189,53 @@ def test_datasets_push_packs_a_folder(service: FakeService, run: Run, tmp_path: 
     assert result.exit_code == 0 and "ready: 3 train, 1 val; 12 boxes, 2 classes" in result.stdout
     body = service.asked("PUT", "/v1/datasets")[0][1]
     assert b"images/a.jpg" in body and b"train.cache" not in body
+
+
+def _checkout(folder: Path, *, newest_first: bool, time_s: int, mode: int) -> Path:
+    texts = {"data.yaml": "names: [a]\n", "images/b.jpg": "b", "images-2/a.jpg": "a", "labels/b.txt": "0"}
+    for name in sorted(texts, reverse=newest_first):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts[name])
+        path.chmod(mode)
+        os.utime(path, (time_s, time_s))
+    return folder
+
+
+def test_the_same_files_are_the_same_archive(tmp_path: Path) -> None:
+    # Time 0 is before the first a zip can tell.
+    first = _checkout(tmp_path / "a" / "cells", newest_first=True, time_s=0, mode=0o600)
+    second = _checkout(tmp_path / "b" / "cells", newest_first=False, time_s=1_700_000_000, mode=0o755)
+    with as_archive(first) as one, as_archive(second) as other:
+        assert one.read_bytes() == other.read_bytes()
+        with zipfile.ZipFile(one) as archive:
+            assert archive.namelist() == ["data.yaml", "images-2/a.jpg", "images/b.jpg", "labels/b.txt"]
+            assert archive.testzip() is None and archive.read("images/b.jpg") == b"b"
+
+
+@pytest.mark.parametrize(
+    "command", [("datasets", "push"), ("jobs", "submit", "-m", "arch_1", "-d")], ids=lambda c: c[0]
+)
+def test_other_bytes_of_a_taken_name_are_kept_beside_them(
+    command: tuple[str, ...], service: FakeService, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "cells.zip").write_bytes(b"PK")
+    service.taken_names = {"cells"}
+    result = run(*command, str(tmp_path / "cells.zip"))
+    kept = f"cells-{hashlib.sha256(b'PK').hexdigest()[:8]}"
+    assert result.exit_code == 0 and kept in result.stderr, result.output
+    puts = [path for method, path, _, _ in service.requests if method == "PUT"]
+    assert puts == ["/v1/datasets?name=cells", f"/v1/datasets?name={kept}"]
+
+
+@pytest.mark.parametrize("wanted", ["ds_1", "cells"])
+def test_a_dataset_is_shown_with_its_report_and_deleted(wanted: str, service: FakeService, run: Run) -> None:
+    shown = run("datasets", "show", wanted)
+    assert shown.exit_code == 0 and shown.stdout.startswith("ds_1  cells  ready")
+    assert "warning: labels/a.txt:3: above 1 [1.02] (and 1 more)" in shown.stderr
+    assert json.loads(run("datasets", "show", wanted, "--json").stdout)["report"] == service.problems
+    assert run("datasets", "delete", wanted).exit_code == 0
+    assert len(service.asked("DELETE", "/v1/datasets/ds_1")) == 1
 
 
 def test_models_check_prints_the_size(run: Run, tmp_path: Path) -> None:

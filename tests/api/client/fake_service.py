@@ -61,6 +61,7 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("PUT", "/v1/datasets"): (202, service.dataset | {"status": "ingesting"}),
         ("GET", "/v1/datasets"): (200, {"items": [service.dataset], "next": None}),
         ("GET", "/v1/datasets/ds_1"): (200, service.dataset),
+        ("DELETE", "/v1/datasets/ds_1"): (204, None),
         ("GET", "/v1/datasets/ds_1/problems"): (200, {"items": service.problems, "truncated": False}),
         ("POST", "/v1/architectures"): (201, {"id": "arch_1", "name": "tiny"} | PLAN),
         ("POST", "/v1/architectures/check"): (200, PLAN),
@@ -106,8 +107,8 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             elif service.refuse is not None:
                 status, problem = service.refuse
                 self._send(status, json.dumps(problem).encode(), "application/problem+json")
-            elif path == "/v1/architectures" and self._name() in service.taken_names:
-                problem = {"title": "taken", "code": "NAME_TAKEN", "detail": "another text has that name"}
+            elif self.command in ("POST", "PUT") and self._name() in service.taken_names:
+                problem = {"title": "taken", "code": "NAME_TAKEN", "detail": "other content has that name"}
                 self._send(409, json.dumps(problem).encode(), "application/problem+json")
             elif path == "/v1/jobs/job_1/events":
                 self._stream()
@@ -117,7 +118,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 self._jobs()
             else:
                 status, answer = _routes(service, self.command, path)
-                self._send(status, json.dumps(answer).encode())
+                self._send(status, b"" if answer is None else json.dumps(answer).encode())
 
         def _fail(self, status: int) -> None:
             if status != BROKEN:
