@@ -127,10 +127,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_an_attempt_from_start_to_end(dataset: dict[str, str], tmp_path: Path) -> None:
-    folder = write_order(tmp_path / "1", dataset)
-    code, result = finished(folder)
-    assert (code, result["outcome"], result["code"]) == (0, "succeeded", None)
+@pytest.fixture(scope="module")
+def whole(dataset: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an attempt that was left in peace."""
+    folder = write_order(tmp_path_factory.mktemp("whole") / "1", dataset)
+    assert finished(folder)[0] == 0
+    return folder
+
+
+def test_an_attempt_from_start_to_end(whole: Path) -> None:
+    folder, result = whole, json.loads((whole / "result.json").read_text())
+    assert (result["outcome"], result["code"]) == ("succeeded", None)
     assert result["best"].keys() == {"epoch", "fitness", "map50", "map50_95"}
     assert result["metrics"]["map50"] == pytest.approx(result["best"]["map50"], abs=0.02)
     lines = told(folder)
@@ -179,10 +186,11 @@ def test_pause_checkpoints_and_the_next_attempt_goes_on(dataset: dict[str, str],
     assert json.loads((second / "result.json").read_text())["kind"] == "cancel"
 
 
-def test_a_killed_attempt_goes_on_to_the_same_weights(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_attempt_goes_on_to_the_same_weights(
+    whole: Path, dataset: dict[str, str], tmp_path: Path
+) -> None:
     often = {"device": "cpu", "loader_threads": 1, "checkpoint_every_s": 1e-3}
-    whole, first = (write_order(tmp_path / name, dataset, settings=often) for name in ("whole", "1"))
-    assert finished(whole)[0] == 0
+    first = write_order(tmp_path / "1", dataset, settings=often)
     with started(first) as child:
         wait_for(lambda: any(line.event.type == "checkpoint" and line.event.epoch for line in told(first)))
         child.kill()

@@ -189,25 +189,26 @@ def test_the_time_of_an_epoch_counts_from_before_a_pause(data_yaml: Path, tmp_pa
     assert 1000 < told.of("epoch")[0].seconds < 1060
 
 
-def test_going_on_from_an_older_checkpoint_drops_the_later_ones(data_yaml: Path, tmp_path: Path) -> None:
-    do_run(request(tmp_path, data_yaml))
+def test_going_on_from_an_older_checkpoint_drops_the_later_ones(
+    whole: tuple[Path, Told], data_yaml: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0] / "checkpoints", tmp_path / "checkpoints")
     oldest = checkpoints_in(tmp_path / "checkpoints")[0]
-    told = do_run(
-        replace(request(tmp_path, data_yaml), resume=oldest), WishAt("pause", 2), keep_checkpoints=1
-    )
-    (saved,) = told.of("checkpoint")
+    asked = replace(request(tmp_path, data_yaml), resume=oldest)
+    (saved,) = do_run(asked, WishAt("pause", 2), keep_checkpoints=1).of("checkpoint")
     assert (saved.epoch, saved.batch) == (1, 2)
     assert [path.name for path in checkpoints_in(tmp_path / "checkpoints")] == [Path(saved.path).name]
 
 
-def test_checkpoints_of_another_folder_are_left_alone(data_yaml: Path, tmp_path: Path) -> None:
-    do_run(request(tmp_path / "1", data_yaml))
-    oldest, *later = checkpoints_in(tmp_path / "1" / "checkpoints")
-    asked = replace(request(tmp_path / "2", data_yaml), resume=oldest)
-    (tmp_path / "2" / "checkpoints").mkdir(parents=True)
-    other = shutil.copy(later[-1], tmp_path / "2" / "checkpoints")
+def test_checkpoints_of_another_folder_are_left_alone(
+    whole: tuple[Path, Told], data_yaml: Path, tmp_path: Path
+) -> None:
+    oldest, *later = checkpoints_in(whole[0] / "checkpoints")
+    (tmp_path / "checkpoints").mkdir()
+    other = shutil.copy(later[-1], tmp_path / "checkpoints")
+    asked = replace(request(tmp_path, data_yaml), resume=oldest)
     (saved,) = do_run(asked, WishAt("pause", 2), keep_checkpoints=1).of("checkpoint")
-    assert (tmp_path / "2" / saved.path).is_file() and Path(other).is_file()
+    assert (tmp_path / saved.path).is_file() and Path(other).is_file()
     assert all(path.is_file() for path in later)
 
 
