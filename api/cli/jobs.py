@@ -89,13 +89,15 @@ def _told_anyway(job: Job, *, as_json: bool) -> Iterator[None]:
 
 def _dataset_id(client: Client, wanted: str, deadline: float | None, *, quiet: bool) -> str:
     source = Path(wanted)
-    if not source.exists():
-        return datasets.find(client, wanted).id
-    left = None if deadline is None else max(0.0, time_left(deadline))
-    pushed = datasets.push(client, source, source.resolve().name.split(".")[0], timeout_s=left, quiet=quiet)
-    if pushed.status == "invalid":
-        fail("the dataset cannot be used", EXIT_FAILED, problems=client.dataset_problems(pushed.id)[:20])
-    return pushed.id
+    if source.exists():
+        left = None if deadline is None else max(0.0, time_left(deadline))
+        name = source.resolve().name.split(".")[0]
+        found = datasets.push(client, source, name, timeout_s=left, quiet=quiet)
+    else:
+        found = datasets.find(client, wanted)
+    if found.status == "invalid":
+        fail("the dataset cannot be used", EXIT_FAILED, problems=client.dataset_problems(found.id)[:20])
+    return found.id
 
 
 def _architecture_id(client: Client, wanted: str) -> str:
@@ -109,7 +111,8 @@ def _architecture_id(client: Client, wanted: str) -> str:
     if text is None:
         known = ", ".join(public)
         fail(f"no model file {wanted!r}, and no public one of that name: {known}", EXIT_USAGE)
-    return models.push_text(client, text, wanted).id
+    # A name has no folders: `hub/yolov5-p2` is stored as `yolov5-p2`.
+    return models.push_text(client, text, wanted.rpartition("/")[2]).id
 
 
 def _watch(client: Client, job: Job, deadline: float | None, *, quiet: bool) -> Job:

@@ -82,11 +82,16 @@ def test_submit_by_name_prints_json(run: Run) -> None:
     assert json.loads(result.stdout)["status"] == "succeeded"
 
 
-@pytest.mark.parametrize(("name", "text"), [("yolov5n", b"nc: 80\n"), ("yolov5-p2", b"nc: 81\n")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("yolov5n", b"nc: 80\n"), ("yolov5-p2", b"nc: 81\n"), ("hub/yolov5-p2", b"nc: 81\n")],
+)
 def test_a_public_model_is_submitted_by_name(name: str, text: bytes, service: FakeService, run: Run) -> None:
     result = run("jobs", "submit", "-d", "ds_1", "-m", name)
     assert result.exit_code == 0, result.output
     assert service.asked("POST", "/v1/architectures")[0][1] == text
+    # The service takes no folders in names.
+    assert service.requests[-2][1] == f"/v1/architectures?name={name.removeprefix('hub/')}"
 
 
 def test_an_unknown_model_is_a_usage_error_that_lists_the_public_ones(run: Run) -> None:
@@ -148,9 +153,16 @@ def test_a_service_out_of_order_is_6(status: int, service: FakeService, run: Run
 def test_an_invalid_dataset_fails_before_any_job(service: FakeService, run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"PK")
     service.dataset |= {"status": "invalid"}
-    result = run("jobs", "submit", "-d", str(tmp_path / "bad.zip"), "-m", "arch_1", "--wait")
-    assert result.exit_code == 1 and "labels/a.txt:3: above 1 [1.02] (and 1 more)" in result.stderr
+    for wanted in (str(tmp_path / "bad.zip"), "cells", "ds_1"):
+        result = run("jobs", "submit", "-d", wanted, "-m", "arch_1", "--wait")
+        assert result.exit_code == 1 and "labels/a.txt:3: above 1 [1.02] (and 1 more)" in result.stderr
     assert service.asked("POST", "/v1/jobs") == []
+
+
+def test_a_dataset_found_invalid_on_submission_is_1(service: FakeService, run: Run) -> None:
+    service.failing = {"/v1/jobs": [409]}
+    service.failure_code = "DATASET_INVALID"
+    assert run("jobs", "submit", "-d", "ds_1", "-m", "arch_1").exit_code == 1
 
 
 def test_unreachable_is_6() -> None:

@@ -46,6 +46,7 @@ class FakeService:
         self.streams: list[list[bytes | float]] = []
         # Statuses that the next requests of a path get instead of an answer.
         self.failing: dict[str, list[int]] = {}
+        self.failure_code = "AWAY"
         self.taken_names: set[str] = set()
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -122,7 +123,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
 
         def _fail(self, status: int) -> None:
             if status != BROKEN:
-                problem = {"title": "away", "code": "AWAY", "detail": "back soon"}
+                problem = {"title": "not now", "code": service.failure_code, "detail": "not now"}
                 self._send(status, json.dumps(problem).encode(), "application/problem+json")
 
         def _name(self) -> str:
