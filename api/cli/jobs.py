@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,13 @@ from api.client.patience import deadline_in, time_left
 app = typer.Typer(no_args_is_help=True, help="Submit jobs and see how they do.")
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+_WAITS = {
+    "no_worker": "there is no worker for its queue; it waits until one starts",
+    "waiting_for_worker": "it waits for a worker that has time",
+    "waiting_for_dataset": "it waits until its dataset has been checked",
+    "waiting_to_retry": "an attempt failed; it waits a while before the next",
+}
+_PAGE = 100
 _LAST_LOOK_S = 1.0
 _EXIT_OF = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 
@@ -154,20 +162,25 @@ def _print_result(job: Job) -> None:
 def list_command(
     context: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
+    every: Annotated[bool, typer.Option("--all", help="All there are, however many.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List jobs, newest first."""
+    most = None if every else limit
+    # One more than is shown, to know whether there are more.
+    wanted = None if most is None else most + 1
     with connected(context) as client:
-        found = [
-            job
-            for job, _ in zip(client.jobs(status=status, limit=min(limit, 100)), range(limit), strict=False)
-        ]
+        jobs = client.jobs(status=status, limit=min(wanted or _PAGE, _PAGE))
+        found = list(islice(jobs, wanted))
+    shown = found[:most]
     if as_json:
-        print_json([job.as_json() for job in found])
-        return
-    for job in found:
-        out.print(_row(job), markup=False)
+        print_json([job.as_json() for job in shown])
+    else:
+        for job in shown:
+            out.print(_row(job), markup=False)
+    if len(found) > len(shown):
+        err.print(f"there are more than {limit}; --limit or --all shows them", markup=False)
 
 
 def _row(job: Job) -> str:
@@ -186,6 +199,8 @@ def show_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) 
         print_json(found.as_json())
         return
     out.print(_row(found), markup=False)
+    if found.waiting_reason:
+        out.print(f"  {_WAITS.get(found.waiting_reason, found.waiting_reason)}", markup=False)
     _print_result(found)
 
 

@@ -57,6 +57,7 @@ class Job(_Answer):
     best: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    waiting_reason: str | None = None
     created_at: Any = None
 
     @property

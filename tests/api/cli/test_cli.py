@@ -265,6 +265,22 @@ def test_list_show_cancel(run: Run) -> None:
     assert run("jobs", "cancel", "job_1").exit_code == 0
 
 
+def test_a_list_tells_that_there_is_more(run: Run) -> None:
+    cut = run("jobs", "list", "--limit", "1")
+    assert len(cut.stdout.splitlines()) == 1 and "more than 1" in cut.stderr
+    for whole in (run("jobs", "list", "--all"), run("jobs", "list", "--limit", "2"), run("jobs", "list")):
+        assert len(whole.stdout.splitlines()) == 2 and whole.stderr == ""
+    assert len(json.loads(run("jobs", "list", "--limit", "1", "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"), [("no_worker", "no worker for its queue"), ("something_new", "something_new")]
+)
+def test_show_says_what_a_job_waits_for(reason: str, words: str, service: FakeService, run: Run) -> None:
+    service.final = service.job | {"waiting_reason": reason}
+    assert words in run("jobs", "show", "job_1").stdout
+
+
 def test_watch_as_json_is_one_event_a_line(service: FakeService, run: Run) -> None:
     service.streams = _streams("succeeded")
     result = run("jobs", "watch", "job_1", "--json")
