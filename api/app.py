@@ -103,7 +103,7 @@ def _gate(services: Services) -> Middleware:
     return Middleware(
         Gate,
         authenticate=authenticate,
-        trusted_hosts=settings.trusted_hosts,
+        trusted_hosts=settings.answered_hosts,
         max_body_bytes=max(settings.max_json_bytes, settings.max_architecture_bytes),
         unbounded=_is_upload,
     )

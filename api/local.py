@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 
 from api.domain.fleet import WorkerBook
-from api.domain.settings import Settings
+from api.domain.settings import Settings, settings_or_exit
 from api.domain.store import Store, migrate, open_store
 from api.domain.tokens import LOCAL_PRINCIPAL, TokenBook
 from api.stack.broker import NoBrokerError, answers, find_binary, server_command, socket_path
@@ -32,7 +32,7 @@ from api.stack.lock import FolderInUseError, FolderLock
 from api.stack.member import Member, MemberSpec
 from api.stack.supervisor import StackError, StopRequestedError, Supervisor
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_OK, EXIT_FAILED = 0, 1
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _CLIENT_VARIABLES = ("TRAINSHED_URL", "TRAINSHED_TOKEN")
 
@@ -63,18 +63,19 @@ class Plan:
 
     @property
     def url(self) -> str:
-        """Address of the service for people on this machine."""
+        """Address of the service for programs on this machine, whatever stands before it for others."""
         host = self.settings.host
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        return (
-            self.settings.public_url
-            or f"http://{f'[{shown}]' if ':' in shown else shown}:{self.settings.port}"
-        )
+        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.settings.port}"
+
+    @property
+    def shown_url(self) -> str:
+        """Address of the service for people."""
+        return (self.settings.public_url or self.url).rstrip("/")
 
 
-def make_plan(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Plan:
-    """Resolve command line and environment; raises OSError for a port that is taken, NoBrokerError."""
-    base = Settings()
+def make_plan(arguments: argparse.Namespace, base: Settings, environment: Mapping[str, str]) -> Plan:
+    """Resolve command line and settings; raises OSError for a port that is taken, NoBrokerError."""
     data_dir = (arguments.data or base.data_dir).absolute()
     host = arguments.host or base.host
     port = free_port(host, base.port if arguments.port is None else arguments.port)
@@ -196,7 +197,7 @@ def announce(plan: Plan, tokens: TokenBook) -> None:
         LOCAL_PRINCIPAL, kind="once", label="address of the start", lifetime_s=plan.settings.once_token_s
     )
     say(f"data and logs: {plan.settings.data_dir}")
-    say(f"open {plan.url}/?token={once.secret}")
+    say(f"open {plan.shown_url}/?token={once.secret}")
     say("Ctrl-C stops it; jobs that run go on at the next start")
 
 
@@ -240,20 +241,38 @@ def _follow_lifeline(supervisor: Supervisor) -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
+def _make_private(data_dir: Path) -> None:
+    """Close a data folder to others that was made before, or by hand."""
+    try:
+        data_dir.chmod(0o700)
+    except PermissionError:
+        say(f"{data_dir} is another user's: who may read what is in it is theirs to say")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start the stack and keep it up; return the exit code."""
+    """Start the stack and keep it up; return the exit code, 2 where an option or a setting is wrong."""
     parser = argparse.ArgumentParser(
         prog="trainshed up", description="Start the whole service on this machine."
     )
     parser.add_argument("--data", type=Path, help="data folder (default: TRAINSHED_DATA_DIR or ./data)")
     parser.add_argument("--host", help="address to listen on")
-    parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--port", type=_port, help="port to listen on; 0 takes a free one")
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
-    data_dir = (options.data or Settings().data_dir).absolute()
+    # All that this and its members write is this user's alone: data sets, tokens, logs.
+    os.umask(0o077)
+    settings = settings_or_exit("trainshed up")
+    data_dir = (options.data or settings.data_dir).absolute()
     try:
         with FolderLock(data_dir) as lock:
-            return serve(make_plan(options, os.environ), lock, lifeline=options.lifeline)
+            _make_private(data_dir)
+            return serve(make_plan(options, settings, os.environ), lock, lifeline=options.lifeline)
     except (FolderInUseError, NoBrokerError) as error:
         say(f"trainshed up: {error}")
     except OSError as error:

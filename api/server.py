@@ -17,7 +17,7 @@ from collections.abc import Callable
 import uvicorn
 
 from api.app import create_app
-from api.domain.settings import Settings, get_settings
+from api.domain.settings import Settings, settings_or_exit
 
 STOP_GRACE_S = 10
 
@@ -63,12 +63,14 @@ def follow_lifeline(stop: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Serve until SIGTERM, SIGINT or the end of the lifeline."""
+    """Serve until SIGTERM, SIGINT or the end of the lifeline; exits with code 2 where a setting is wrong."""
     parser = argparse.ArgumentParser(prog="python -m api.server", description=__doc__)
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    server = make_server(get_settings())
+    # It tells at each question whether the database is migrated how it goes about answering it.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    server = make_server(settings_or_exit("trainshed api"))
 
     def stop() -> None:
         server.should_exit = True

@@ -20,7 +20,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from api.domain import wire
 from api.domain.queueing import celery_app
-from api.domain.settings import Settings, get_settings
+from api.domain.settings import Settings, settings_or_exit
 from worker.fleet import make_slot
 from worker.tasks import WorkerSlot, ingest_next, train_next
 
@@ -113,9 +113,10 @@ def configure_logs() -> None:
 
 
 def main(arguments: Sequence[str], settings: Settings | None = None) -> int:
-    """Run the worker; `settings` default to the environment's."""
+    """Run the worker; `settings` default to the environment's, wrong ones end it with code 2."""
     options = parse_arguments(arguments)
     configure_logs()
+    settings = settings or settings_or_exit("trainshed worker")
     try:
         spec = make_slot(tuple(options.queues.split(",")), options.slot)
     except ValueError as error:
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str], settings: Settings | None = None) -> int:
         return EX_USAGE
     if options.lifeline:
         watch_lifeline()
-    return run(WorkerSlot.open(settings or get_settings(), spec))
+    return run(WorkerSlot.open(settings, spec))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ field of a run's config; whoever needs a period takes it from here, so that test
 
 from __future__ import annotations
 
+import json
+import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from api.domain import wire
 
@@ -19,12 +22,30 @@ SECOND = 1.0
 HOUR = 3600.0
 DAY = 24 * HOUR
 MIB = 1 << 20
+PREFIX = "TRAINSHED_"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+EXIT_USAGE = 2
+# What may hold a password is not repeated to the terminal.
+_UNTOLD = frozenset({"database_url", "redis_url"})
+
+
+def _as_hosts(value: object) -> object:
+    """Read names separated by commas, or a JSON list, as the environment may have them."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+
+
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_hosts)]
 
 
 class Settings(BaseSettings):
     """Every period, bound and address of the service; frozen, unknown names refused."""
 
-    model_config = SettingsConfigDict(env_prefix="TRAINSHED_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     # Places.
     data_dir: Path = Field(Path("data"), description="Folder of everything the service keeps.")
@@ -33,8 +54,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
     public_url: str | None = Field(None, description="How people reach the API, if not by host and port.")
-    trusted_hosts: tuple[str, ...] = Field(
-        ("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered."
+    trusted_hosts: Hosts = Field(
+        LOOPBACK, description="Host headers that are answered beside this machine's own: names with commas."
     )
 
     # The lease of a claim, and the loops that watch over it.
@@ -116,6 +137,18 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def answered_hosts(self) -> frozenset[str]:
+        """Host headers the API answers, in lower case: the trusted ones, loopback, and its own addresses.
+
+        Loopback stays whatever is trusted: the stack and health checks ask there, and no foreign page can.
+        """
+        own = {self.host} - {"0.0.0.0", "::"}
+        if self.public_url is not None:
+            own.add(urlsplit(self.public_url).hostname or "")
+        bracketed = {f"[{name}]" if ":" in name else name for name in own if name}
+        return frozenset(name.lower() for name in {*self.trusted_hosts, *LOOPBACK, *bracketed})
+
+    @property
     def sql_url(self) -> str:
         """SQLAlchemy URL of the book."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'book.sqlite3'}"
@@ -166,3 +199,25 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """Return the settings of this process, read once from the environment."""
     return Settings()
+
+
+def settings_or_exit(program: str) -> Settings:
+    """Return the settings of this process; wrong ones are told, a line each, and end it with code 2."""
+    try:
+        return get_settings()
+    except (ValidationError, SettingsError) as error:
+        for line in explain(error):
+            print(f"{program}: {line}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def explain(error: ValidationError | SettingsError) -> list[str]:
+    """Return what is wrong with settings, a line for each."""
+    if not isinstance(error, ValidationError):
+        return [str(error)]
+    lines = []
+    for item in error.errors(include_url=False):
+        name = ".".join(map(str, item["loc"]))
+        told = f" (got {str(item['input'])[:80]!r})" if name and name not in _UNTOLD else ""
+        lines.append(f"{PREFIX}{name.upper()}: {item['msg']}{told}" if name else item["msg"])
+    return lines

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -22,18 +23,27 @@ from api.stack.broker import SOCKET_PATH_BYTES, answers, socket_path
 from examples.digits import SceneRecipe, build_archive
 from tests.support.shared import ROOT
 
+# A proxy stands before the service: nothing on this machine may depend on it.
+PROXIED = {
+    "TRAINSHED_PUBLIC_URL": "https://trainshed.example.org/",
+    "TRAINSHED_TRUSTED_HOSTS": "trainshed.example.org, other.example.org",
+}
+
 
 class Stack:
     """A running stack in a folder of its own."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
+        # Open to others, as an ordinary mkdir leaves it.
+        folder.mkdir(mode=0o755, exist_ok=True)
         self.folder = folder
         self.output = folder.with_suffix(".out")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "api.local", "--data", str(folder), "--port", "0", *flags],
                 cwd=ROOT,
-                env={**os.environ, "TRAINSHED_STOP_GRACE_S": "10", "CUDA_VISIBLE_DEVICES": ""},
+                env={**os.environ, "TRAINSHED_STOP_GRACE_S": "10", "CUDA_VISIBLE_DEVICES": "", **PROXIED},
+                umask=0o022,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -117,8 +127,17 @@ def test_a_second_start_is_refused_and_names_the_holder(stack: Stack) -> None:
 
 
 def test_secrets_are_this_user_s_alone(stack: Stack) -> None:
-    assert (stack.folder / "run" / "connection.json").stat().st_mode & 0o077 == 0
-    assert (stack.folder / "secrets").stat().st_mode & 0o077 == 0
+    paths = [stack.folder, *stack.folder.rglob("*")]
+    assert {"train.log", "book.sqlite3", "api.log", "token"} <= {path.name for path in paths}
+    assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
+def test_people_are_shown_the_proxy_and_programs_the_port(stack: Stack) -> None:
+    assert "open https://trainshed.example.org/?token=tso_" in stack.text()
+    found = json.loads((stack.folder / "run" / "connection.json").read_text(encoding="utf-8"))
+    assert found["url"].startswith("http://127.0.0.1:")
+    for host, status in (("other.example.org", 200), ("elsewhere.example.org", 400)):
+        assert httpx.get(f"{found['url']}/readyz", headers={"Host": host}).status_code == status
 
 
 def test_a_killed_valkey_comes_back(stack: Stack) -> None:
@@ -160,6 +179,32 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == local.EXIT_FAILED
     assert f"cannot listen on 127.0.0.1:{port}" in done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["api.local", "api.server", "worker.app"])
+def test_wrong_settings_are_told_in_a_line_each(tmp_path: Path, module: str) -> None:
+    wrong = {"TRAINSHED_PORT": "70000", "TRAINSHED_CACHE": "tape", "TRAINSHED_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env={**os.environ, **wrong},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert "TRAINSHED_PORT: " in lines[0] and "70000" in lines[0]
+    assert "TRAINSHED_CACHE: " in lines[1] and "tape" in lines[1]
+
+
+def test_a_port_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        local.main(["--port", "70000"])
+    assert end.value.code == 2
+    assert "'70000' is no port" in capsys.readouterr().err
 
 
 def test_a_socket_path_fits_however_deep_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.domain.rules import job_retry_rules
-from api.domain.settings import Settings
+from api.domain.settings import Settings, explain
 
 
 def test_production_periods_fit_each_other() -> None:
@@ -53,6 +53,34 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert settings.sql_url == f"sqlite:///{tmp_path}/book.sqlite3"
     assert settings.heartbeat_s == 1.0
     assert settings.attempt_dir("job_x", 2) == tmp_path / "jobs" / "job_x" / "attempts" / "2"
+
+
+@pytest.mark.parametrize(
+    "text", ["a.example, [::1],b", '["a.example", "[::1]", "b"]', " a.example,,[::1] ,b,"]
+)
+def test_trusted_hosts_are_a_list_or_names_with_commas(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TRAINSHED_TRUSTED_HOSTS", text)
+    assert Settings().trusted_hosts == ("a.example", "[::1]", "b")
+
+
+def test_the_service_answers_to_its_own_addresses() -> None:
+    loopback = {"127.0.0.1", "localhost", "[::1]"}
+    assert Settings(host="0.0.0.0").answered_hosts == loopback
+    reached = Settings(
+        host="fd00::7", public_url="https://Train.example:8443/x", trusted_hosts=("B.example",)
+    )
+    assert reached.answered_hosts == loopback | {"[fd00::7]", "train.example", "b.example"}
+
+
+def test_what_may_hold_a_password_is_not_told() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(database_url=["pg://ann:secret@h"], port=70000)  # type: ignore[arg-type]
+    lines = explain(caught.value)
+    assert [line.partition(":")[0] for line in lines] == ["TRAINSHED_DATABASE_URL", "TRAINSHED_PORT"]
+    assert "secret" not in "".join(lines) and "got '70000'" in lines[1]
+    with pytest.raises(ValidationError) as caught:
+        Settings(lease_s=1.0)
+    assert explain(caught.value) == ["Value error, lease_s must be at least four times heartbeat_s"]
 
 
 @pytest.mark.parametrize(
