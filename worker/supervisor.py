@@ -73,6 +73,8 @@ class Supervisor:
         self._settings = tools.settings
         self._job_id = claim.job.id
         self._attempt = claim.attempt
+        # Where this attempt really goes on from: none where the claim's pointer led nowhere.
+        self._pointer: Pointer | None = claim.job.pointer
         self._rows: RowShipper | None = None
         self._shown: tuple[Any, ...] = ()
         self._exit_code: int | None = None
@@ -140,22 +142,24 @@ class Supervisor:
 
     def _resume(self, folder: AttemptFolder) -> dict[str, Any] | None:
         try:
-            return resume_section(self._claim.job.pointer, folder.job_folder)
+            return resume_section(self._pointer, folder.job_folder)
         except MissingCheckpointError as error:
             self._log.error("starting from the beginning", reason=str(error))
             self._persist(lambda: self._tools.book.drop_pointer(self._job_id, self._attempt))
+            self._pointer = None
             return None
 
     def _shippers(self, folder: AttemptFolder) -> tuple[RowShipper, StreamShipper]:
         journal, settings = Journal(folder.journal), self._settings
-        pointer: Pointer | None = self._claim.job.pointer
         rows = RowShipper(
             journal,
             folder,
             Owner(self._job_id, self._attempt),
             self._tools.book,
             self._tools.blobs,
-            progress=Progress(epochs=_epochs(self._claim), best=pointer.best if pointer else None),
+            progress=Progress(
+                epochs=_epochs(self._claim), best=self._pointer.best if self._pointer else None
+            ),
             on_milestone=self._lease.nudge,
             poll_s=_SHIP_POLL_S,
             backoff_s=min(1.0, settings.heartbeat_s),

@@ -208,6 +208,19 @@ def test_a_lost_checkpoint_means_from_the_beginning(
     assert [(row.epoch, row.attempt) for row in rows] == [(0, 2), (1, 2), (2, 2)]
 
 
+def test_a_best_that_is_lost_is_nothing_to_stop_with(books: Books, make_slot: MakeSlot) -> None:
+    job = books.submit(epochs=3)
+    train_next(make_slot("--die-in-attempt", "1", "--die-after-epoch", "1"))
+    for path in books.settings.jobs_dir.rglob("*.ckpt"):
+        path.unlink()
+    until(books.jobs.count_due)
+    with running(make_slot("--batch-s", "0.5")):
+        child_pid(books, job, 2)
+        books.jobs.stop(job.id)
+    ended = books.jobs.get(job.id)
+    assert (ended.status, ended.attempt, ended.best) == (JobStatus.CANCELLED, 2, None)
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code", "status"),
     [("DATASET_INVALID", 65, JobStatus.FAILED), ("INTERNAL", 70, JobStatus.QUEUED)],
