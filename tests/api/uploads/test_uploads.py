@@ -8,6 +8,7 @@ import hashlib
 import io
 import socket
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -21,11 +22,24 @@ from tests.support.books import until
 from tests.support.service import ZIP_HEAD, World, client_of, new_world, on_port
 
 
-def tar_bytes(format_: int) -> bytes:
+def tar_bytes(format_: int, name: str = "data.yaml") -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=format_) as archive:
-        archive.addfile(tarfile.TarInfo("data.yaml"))
+        archive.addfile(tarfile.TarInfo(name))
     return out.getvalue()
+
+
+def without_magic(content: bytes, checksum: Callable[[bytes], int]) -> bytes:
+    """Make a tar's first header one of the oldest form, with a checksum of its own kind."""
+    head = bytearray(content[:HEAD_BYTES])
+    head[257:] = bytes(255)
+    head[148:156] = b" " * 8
+    head[148:156] = f"{checksum(bytes(head)):06o}\0 ".encode()
+    return bytes(head)
+
+
+def signed_sum(head: bytes) -> int:
+    return sum(byte - 256 if byte > 127 else byte for byte in head)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +52,9 @@ def tar_bytes(format_: int) -> bytes:
         (tar_bytes(tarfile.USTAR_FORMAT), "tar"),
         (tar_bytes(tarfile.PAX_FORMAT), "tar"),
         (tar_bytes(tarfile.GNU_FORMAT), "tar"),
+        (without_magic(tar_bytes(tarfile.USTAR_FORMAT), sum), "tar"),
+        (without_magic(tar_bytes(tarfile.USTAR_FORMAT, "\u00fc.txt"), signed_sum), "tar"),
+        (without_magic(tar_bytes(tarfile.USTAR_FORMAT), lambda head: sum(head) + 1), None),
         (b"", None),
         (b"PK", None),
         (b"\0" * HEAD_BYTES, None),

@@ -52,6 +52,17 @@ def make_zip(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def as_v7(content: bytes) -> bytes:
+    """Make the headers of a tar those of the oldest form, which has no magic word."""
+    out = bytearray(content)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for start in [member.offset for member in archive]:
+            out[start + 257 : start + 512] = bytes(255)
+            out[start + 148 : start + 156] = b" " * 8
+            out[start + 148 : start + 156] = f"{sum(out[start : start + 512]):06o}\0 ".encode()
+    return bytes(out)
+
+
 def make_tar(files: dict[str, bytes], extra: tarfile.TarInfo | None = None) -> bytes:
     """Pack files as a plain tar, with one more header if given."""
     buffer = io.BytesIO()
@@ -79,6 +90,7 @@ def judged(content: bytes, tmp_path: Path, **limits: int) -> tuple[dict[str, Any
     [
         ("zip", lambda files: make_zip(files)),
         ("tar", lambda files: make_tar(files)),
+        ("tar", lambda files: as_v7(make_tar(files))),
         ("tar.gz", lambda files: gzip.compress(make_tar(files))),
         ("tar.zst", lambda files: zstandard.compress(make_tar(files))),
     ],
