@@ -43,8 +43,8 @@ class DatasetBook:
     def create(self, owner: str, name: str, archive: Blob, *, file_name: str) -> Created:
         """Enter an archive that is stored, and queue its ingest.
 
-        The same bytes under the same name give the dataset that is there; raises Conflict NAME_TAKEN for
-        other bytes.
+        The same bytes under the same name give the dataset that is there, and have it looked into again if
+        the service failed at it; raises Conflict NAME_TAKEN for other bytes.
         """
 
         def write(conn: Connection) -> Created:
@@ -62,7 +62,10 @@ class DatasetBook:
                 "created_at": now,
             }
             if not insert_or_ignore(conn, t.datasets, values):
-                return Created(_same_bytes(conn, owner, name, archive.sha256), created=False)
+                row = _same_bytes(conn, owner, name, archive.sha256)
+                if _service_failed(row):
+                    _look_again(conn, row, now)
+                return Created(rows.dataset(_one(conn, row["id"], owner)), created=False)
             size = archive.size_bytes
             insert_or_ignore(conn, t.blobs, {"sha256": archive.sha256, "size_bytes": size, "created_at": now})
             row = _one(conn, str(values["id"]), owner)
@@ -109,12 +112,9 @@ class DatasetBook:
 
         def write(conn: Connection) -> Dataset:
             row = _one(conn, dataset_id, owner, lock=True)
-            error = row["error"] or {}
-            if row["status"] != DatasetStatus.INVALID or error.get("code") != FailureCode.SERVICE_ERROR:
+            if not _service_failed(row):
                 raise Conflict("only an ingest the service failed at can be retried", code="NOT_RETRYABLE")
-            values = {"status": DatasetStatus.INGESTING, "error": None, "finished_at": None}
-            conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(**values))
-            _queue_ingest(conn, row, self.clock.wall())
+            _look_again(conn, row, self.clock.wall())
             return rows.dataset(_one(conn, dataset_id, owner))
 
         return self.store.write(write)
@@ -173,14 +173,27 @@ def _one(conn: Connection, dataset_id: str, owner: str | None, *, lock: bool = F
     return row
 
 
-def _same_bytes(conn: Connection, owner: str, name: str, sha256: str) -> Dataset:
-    query = sa.select(t.datasets).where(
-        t.datasets.c.owner == owner, t.datasets.c.name == name, t.datasets.c.deleted_at.is_(None)
+def _service_failed(row: RowMapping) -> bool:
+    error = row["error"] or {}
+    return bool(row["status"] == DatasetStatus.INVALID and error.get("code") == FailureCode.SERVICE_ERROR)
+
+
+def _look_again(conn: Connection, row: RowMapping, now: float) -> None:
+    values = {"status": DatasetStatus.INGESTING, "error": None, "finished_at": None}
+    conn.execute(sa.update(t.datasets).where(t.datasets.c.id == row["id"]).values(**values))
+    _queue_ingest(conn, row, now)
+
+
+def _same_bytes(conn: Connection, owner: str, name: str, sha256: str) -> RowMapping:
+    query = (
+        sa.select(t.datasets)
+        .where(t.datasets.c.owner == owner, t.datasets.c.name == name, t.datasets.c.deleted_at.is_(None))
+        .with_for_update()
     )
     row = conn.execute(query).mappings().one()
     if row["sha256"] != sha256:
         raise Conflict(f"there is another dataset named {name!r}: {row['id']}", code="NAME_TAKEN")
-    return rows.dataset(row)
+    return row
 
 
 def _queue_ingest(conn: Connection, dataset: RowMapping, now: float) -> None:

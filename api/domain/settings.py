@@ -102,7 +102,6 @@ class Settings(BaseSettings):
     ingest_memory_bytes: int = Field(
         4096 * MIB, ge=64 * MIB, description="Address space of the ingest child."
     )
-    simulate: bool = Field(False, description="Run the simulated trainer: no weights; for tests only.")
 
     # Bounds of what is sent in.
     max_upload_bytes: int = Field(20 * 1024 * MIB, ge=1, description="Largest dataset archive.")

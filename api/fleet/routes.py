@@ -102,10 +102,10 @@ def _storage(service: Services) -> str:
 
 
 @router.get("/version", summary="Tell the versions")
-def version(service: Service) -> dict[str, Any]:
+def version() -> dict[str, Any]:
     """Return the versions of the program and of the interface."""
     try:
         program = installed_version("trainshed")
     except PackageNotFoundError:
         program = "unknown"
-    return {"name": "trainshed", "version": program, "api": "v1", "simulate": service.settings.simulate}
+    return {"name": "trainshed", "version": program, "api": "v1"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -57,7 +58,8 @@ class Member:
 
     def start(self) -> None:
         """Start the program; raises OSError where that is impossible."""
-        _rotate(self.spec.log)
+        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+        self.bound_log()
         with self.spec.log.open("ab") as log:
             self._process = subprocess.Popen(
                 list(self.spec.command),
@@ -116,6 +118,14 @@ class Member:
         self._process = None
         self.is_ready = False
 
+    def bound_log(self) -> None:
+        """Keep one older log once the current one is large; the program goes on writing to the same file."""
+        with contextlib.suppress(OSError):
+            if self.spec.log.stat().st_size > _MAX_LOG_BYTES:
+                shutil.copyfile(self.spec.log, _older(self.spec.log))
+                # It is open for appending, so what is written next begins at the new end.
+                os.truncate(self.spec.log, 0)
+
     def log_tail(self, lines: int = 12) -> list[str]:
         """Return the last lines of the program's log."""
         try:
@@ -148,12 +158,8 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _rotate(log: Path) -> None:
-    """Keep one older log once the current one is large."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > _MAX_LOG_BYTES:
-            log.replace(log.with_name(log.name + ".1"))
+def _older(log: Path) -> Path:
+    return log.with_name(log.name + ".1")
 
 
 def describe_exit(code: int) -> str:

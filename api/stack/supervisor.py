@@ -122,6 +122,7 @@ class Supervisor:
             self._wake.wait(_WATCH_S)
 
     def _look_after(self, member: Member) -> None:
+        member.bound_log()
         restart_at = self._restart_at.get(member.name)
         if restart_at is not None:
             if time.monotonic() >= restart_at:

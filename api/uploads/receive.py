@@ -90,8 +90,9 @@ async def _blocks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
         chunks.append(chunk)
         size += len(chunk)
         if size >= BLOCK_BYTES:
-            yield b"".join(chunks)
-            chunks, size = [], 0
+            # The pieces are let go before the block is written: only one copy of it is in memory.
+            block, chunks, size = b"".join(chunks), [], 0
+            yield block
     if size:
         yield b"".join(chunks)
 

@@ -229,3 +229,16 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_large_log_is_cut_while_its_program_writes_on(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "a.log"
+    log.parent.mkdir()
+    member = Member(MemberSpec("a", ["true"], {}, log, lambda _pid: True))
+    with log.open("ab") as writer:
+        writer.write(b"x" * (9 << 20))
+        writer.flush()
+        member.bound_log()
+        writer.write(b"after")
+    assert log.read_bytes() == b"after"
+    assert log.with_name("a.log.1").stat().st_size == 9 << 20

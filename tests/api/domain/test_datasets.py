@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from api.domain.blobs import Blob
 from api.domain.errors import BadCursor, Conflict, Fenced, NotFound
 from api.domain.failures import Failure, FailureCode
 from api.domain.leasing import Held
@@ -104,6 +105,21 @@ def test_three_failures_without_a_verdict_are_a_service_error(library: Library) 
     assert library.datasets.get(dataset.id).status is DatasetStatus.READY
     with pytest.raises(Conflict):
         library.datasets.retry_ingest(dataset.id, OWNER)
+
+
+def test_the_same_archive_is_looked_into_again_where_the_service_failed(library: Library) -> None:
+    dataset = library.dataset()
+    for _ in range(3):
+        task = library.tasks.claim("ingest", "w")
+        assert task is not None
+        library.tasks.fail(task.id, task.attempt, Failure(FailureCode.SERVICE_ERROR, "no answer"))
+        library.clock.advance(1000)
+    assert library.datasets.get(dataset.id).status is DatasetStatus.INVALID
+    archive = Blob(dataset.sha256, dataset.size_bytes)
+    again = library.datasets.create(OWNER, dataset.name, archive, file_name="a.zip")
+    assert not again.created and again.dataset.status is DatasetStatus.INGESTING
+    library.ingest()
+    assert library.datasets.get(dataset.id).status is DatasetStatus.READY
 
 
 def test_a_stale_ingest_cannot_publish(library: Library) -> None:

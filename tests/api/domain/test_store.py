@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -22,6 +23,7 @@ from api.domain.store import (
     make_engine,
     migrate,
     needs_migration,
+    newest_revision,
     sqlite_pragmas,
 )
 from tests.api.domain.library import Library
@@ -206,3 +208,8 @@ def test_a_full_disk_is_a_database_that_is_away(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="full"):
         store.write(fill)
     store.close()
+
+
+def test_the_newest_revision_is_the_one_alembic_would_reach() -> None:
+    script = ScriptDirectory.from_config(alembic_config(""))
+    assert newest_revision() == script.get_current_head()
