@@ -1,4 +1,4 @@
-"""The zip around a checkpoint: what kind of file it is, whether its sizes are honest, its storages as tensors.
+"""The zip around a checkpoint: what kind of file it is, whether its sizes are honest, its numbers as tensors.
 
 Must not know what the tensors mean.
 """
@@ -29,6 +29,7 @@ class Archive:
         """Open; raises CheckpointError with a code of its own for each kind of file that is no checkpoint."""
         self._path = path
         size = _looked_at(path)
+        self._left_bytes = size * MAX_INFLATION + 2**20  # many tensors may share one storage
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -65,6 +66,9 @@ class Archive:
             return torch.empty(record.shape, dtype=_dtype(storage))
         pairs = zip(record.shape, record.stride, strict=True)
         reach = record.offset + sum((length - 1) * stride for length, stride in pairs) + 1
+        self._left_bytes -= storage.size * _dtype(storage).itemsize
+        if self._left_bytes < 0:
+            raise self._refused("TOO_LARGE", "the checkpoint's tensors are far larger than the file")
         # A stride of 0 would make a small storage as large as it likes.
         if reach > storage.size or _count(record.shape) > storage.size:
             raise self._refused("DAMAGED", "a tensor reaches beyond its numbers", name)

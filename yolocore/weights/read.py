@@ -19,6 +19,7 @@ from yolocore.weights.archive import Archive
 from yolocore.weights.pickled import Record, TensorRecord, load
 
 MAX_DEPTH = 64
+MAX_PARTS = 20_000  # a few shared lists can stand for endlessly many
 NUMBERS = (str, int, float, bool, type(None))
 
 
@@ -51,7 +52,7 @@ def read_weights(path: Path, *, entry: str | None = None) -> ForeignWeights:
     with closing(Archive(path)) as archive:
         content = load(archive.pickle(), archive.check_storage)
         name, model = _model(content, entry, path)
-        records = dict(_entries(model, "", 0))
+        records = dict(_entries(model, "", 0, _Budget()))
         if not records:
             raise CheckpointError(
                 "there are no weights in the checkpoint", code="CHECKPOINT_NO_MODEL", place=path.name
@@ -71,7 +72,7 @@ def read_weights(path: Path, *, entry: str | None = None) -> ForeignWeights:
         strides=strides,
         anchors=_anchors(tensors, strides),
         num_classes=_whole(state.get("nc")) or len(names) or None,
-        yaml=_simple(state.get("yaml"), 0) if isinstance(state.get("yaml"), dict) else None,
+        yaml=_simple(state.get("yaml"), 0, _Budget()) if isinstance(state.get("yaml"), dict) else None,
         epoch=_whole(content.get("epoch")),
         metadata=_metadata(content),
         not_finite=tuple(key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()),
@@ -94,10 +95,23 @@ def _state(module: Record) -> dict[Any, Any]:
     return module.state if isinstance(module.state, dict) else {}
 
 
-def _entries(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, TensorRecord]]:
+class _Budget:
+    """Counts the parts of a walk, which may meet a shared part again and again."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PARTS
+
+    def spend(self, depth: int) -> None:
+        self._left -= 1
+        if self._left < 0 or depth > MAX_DEPTH:
+            raise CheckpointError(
+                "the parts of the checkpoint are too many or too deeply nested", code="CHECKPOINT_TOO_LARGE"
+            )
+
+
+def _entries(module: Any, prefix: str, depth: int, budget: _Budget) -> Iterator[tuple[str, TensorRecord]]:
     """Yield keys and tensors as `state_dict` would: parameters, kept buffers, then children."""
-    if depth > MAX_DEPTH:
-        raise CheckpointError("modules are nested too deeply", code="CHECKPOINT_DAMAGED", place=prefix[:80])
+    budget.spend(depth)
     if isinstance(module, dict):
         yield from ((key, value) for key, value in module.items() if _is_entry(key, value))
         return
@@ -110,7 +124,7 @@ def _entries(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor
                 yield f"{prefix}{key}", value
     for key, child in _dict(state.get("_modules")).items():
         if isinstance(child, Record):
-            yield from _entries(child, f"{prefix}{key}.", depth + 1)
+            yield from _entries(child, f"{prefix}{key}.", depth + 1, budget)
 
 
 def _is_entry(key: Any, value: Any) -> bool:
@@ -147,14 +161,15 @@ def _anchors(tensors: dict[str, Tensor], strides: tuple[float, ...]) -> Tensor |
     return None
 
 
-def _simple(value: Any, depth: int) -> Any:
+def _simple(value: Any, depth: int, budget: _Budget) -> Any:
     """Return plain values only; what is not plain becomes None."""
+    budget.spend(depth)
     if type(value) in NUMBERS:
         return value
-    if isinstance(value, list | tuple) and depth < 16:
-        return [_simple(item, depth + 1) for item in value]
-    if isinstance(value, dict) and depth < 16:
-        return {str(key): _simple(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_simple(item, depth + 1, budget) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _simple(item, depth + 1, budget) for key, item in value.items()}
     return None
 
 
