@@ -61,16 +61,17 @@ export function Chart(props) {
     plot.current?.setData([x, ...lines.map((line) => line.values)]);
   }, [x, lines]);
 
+  // The two views are keyed, so that the table does not take over the element in which uPlot still draws.
   return html`<figure class="card chart">
     <figcaption><h3>${title}</h3>
       <button class="quiet" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)} disabled=${empty}>
         ${asTable ? "Curve" : "Table"}</button></figcaption>
     ${empty && html`<p class="muted">No figures yet.</p>`}
     ${asTable && !empty
-      ? html`<div class="table-scroll" tabindex="0" role="region" aria-label=${title}><table>
+      ? html`<div key="table" class="table-scroll" tabindex="0" role="region" aria-label=${title}><table>
           <thead><tr><th>${xLabel}</th>${lines.map((line) => html`<th>${line.label}</th>`)}</tr></thead>
           <tbody>${x.map((value, row) => html`<tr><td>${figure(value, Number.isInteger(value) ? 0 : 2)}</td>
             ${lines.map((line) => html`<td>${figure(line.values[row], digits)}</td>`)}</tr>`)}</tbody></table></div>`
-      : html`<div ref=${holder} class="plot" role="img" aria-label=${`${title}: ${lines.map((line) => line.label).join(", ")}`}></div>`}
+      : html`<div key="plot" ref=${holder} class="plot" role="img" aria-label=${`${title}: ${lines.map((line) => line.label).join(", ")}`}></div>`}
   </figure>`;
 }
