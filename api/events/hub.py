@@ -99,7 +99,7 @@ class _Channel:
 
     subscriptions: set[Subscription] = field(default_factory=set)
     cursor: str | None = None
-    revision: Any = None
+    shown: Any = None
     heard_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -262,8 +262,9 @@ class Hub:
             channel = self._channels.get(job)
             if channel is None:
                 continue
-            if snapshot["revision"] != channel.revision:
-                channel.revision = snapshot["revision"]
+            shown = (snapshot["revision"], snapshot.get("waiting_reason"))
+            if shown != channel.shown:
+                channel.shown = shown
                 for subscription in channel.subscriptions:
                     subscription.offer(Changed(snapshot))
             if snapshot["status"] == "running" and self._is_quiet(channel):

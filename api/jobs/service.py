@@ -134,7 +134,8 @@ class JobService:
         fresh: dict[str, dict[str, Any]] = {}
         for job_id, revision in self.book.revisions(job_ids).items():
             snapshot = known.get(job_id)
-            if snapshot is None or snapshot["revision"] != revision:
+            # What a queued job waits for changes with the workers, not with the job's own row.
+            if snapshot is None or snapshot["revision"] != revision or snapshot["status"] == "queued":
                 try:
                     snapshot = self.view(self.book.get(job_id)).model_dump(mode="json")
                 except NotFound:

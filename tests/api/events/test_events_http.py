@@ -20,6 +20,7 @@ import pytest
 
 from api.domain.blobs import BlobStore
 from api.domain.failures import Failure, FailureCode
+from api.domain.fleet import WorkerBook
 from api.domain.records import Artifact
 from tests.support.books import until
 from tests.support.events import RunOnDisk, journal_line
@@ -147,6 +148,18 @@ def test_a_job_that_ended_without_an_event_is_told_once(live_world: World) -> No
         assert [item.event for item in told.got] == ["job", "end"]
         again = client.get(job["links"]["events"], headers={"Last-Event-ID": str(told.got[-1].id)})
         assert again.status_code == 204
+
+
+def test_what_a_job_waits_for_is_told_when_it_changes(live_world: World) -> None:
+    with client_of(live_world) as client:
+        job = a_job(live_world, client)
+        told = Follower(client, job["links"]["events"])
+        until(lambda: [item.data["waiting_reason"] for item in told.got] == ["no_worker"])
+        worker = {"queue": job["queue"], "host": "h", "pid": 1, "version": "1"}
+        WorkerBook(live_world.store).announce("h/train.cpu/0", **worker)
+        until(lambda: told.got[-1].data.get("waiting_reason") == "waiting_for_worker")
+        client.post(job["links"]["cancel"])
+        told.join()
 
 
 def test_a_finished_job_is_told_from_its_archive(tmp_path: Path) -> None:
