@@ -89,7 +89,7 @@ class Order(_Part):
     config: dict[str, Any]
     architecture: _Architecture
     dataset: _Dataset
-    weights: None = None
+    weights: Path | None = None
     resume: _Resume | None = None
     settings: _Settings = _Settings()
 
@@ -203,6 +203,7 @@ class Attempt:
             architecture_text=order.architecture.text,
             manifest=order.dataset.manifest,
             images_root=order.dataset.images_root,
+            weights=order.weights,
             resume=order.resume.checkpoint if order.resume else None,
             announced=True,
             settings=RunSettings(**order.settings.model_dump()),

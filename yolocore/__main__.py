@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train on a YOLO folder")
     train.add_argument("--data", type=Path, required=True, help="data.yaml of a YOLO folder")
     train.add_argument("--cfg", default="yolov5n.yaml", help="model YAML, a file or a public name")
+    train.add_argument("--weights", type=Path, help="start from this .pt: a published one, or our own")
     train.add_argument("--out", type=Path, required=True, help="folder for weights, table and pictures")
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch", type=int)
@@ -92,6 +93,7 @@ def train_command(options: argparse.Namespace) -> int:
         architecture_name=cfg_name,
         architecture_text=cfg_text,
         data_yaml=options.data,
+        weights=options.weights,
         resume=checkpoint,
         settings=RunSettings(
             device=options.device,

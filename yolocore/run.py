@@ -35,7 +35,15 @@ from yolocore.train.ema import Ema
 from yolocore.train.evaluator import Evaluator
 from yolocore.train.export import export_figures, export_pictures, export_weights, figures, judge_best
 from yolocore.train.failures import naming_failures
-from yolocore.train.inputs import Data, plan_run, read_folder, read_manifest, usable_device, val_stride
+from yolocore.train.inputs import (
+    Data,
+    plan_run,
+    read_folder,
+    read_manifest,
+    start_from,
+    usable_device,
+    val_stride,
+)
 from yolocore.train.numerics import numerics
 from yolocore.train.optim import build_optimizer
 from yolocore.train.outputs import RunFolder, WeightsCard
@@ -102,6 +110,8 @@ class _Run:
         self.val_stride = val_stride(plan)
         network = build_network(plan, seed=config.seed).to(self.device)
         network = network.to(memory_format=torch.channels_last)
+        if snapshot is None and self.request.weights is not None:
+            start_from(network, self.request.weights, self.emit)
         self.anchors_grid = network.head.anchors.detach().float().cpu().numpy()
         identity = self._identity()
         if snapshot is not None:

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from yolocore.data.files import Sample, as_single_class, manifest_samples, scan_yolo_folder
 from yolocore.errors import ArchitectureError, ConfigError, DatasetError
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.dataset import Manifest
+from yolocore.spec.events import Log, TrainEvent, Warned
 from yolocore.spec.plan import Plan, plan_architecture
 from yolocore.spec.strides import common_stride
 from yolocore.train.schedule import trained_size
+from yolocore.weights.read import read_weights
+from yolocore.weights.transfer import transfer
 
 Warn = Callable[[str, str], None]
 
@@ -75,6 +79,24 @@ def plan_run(text: str, *, name: str, num_classes: int, imgsz: int) -> Plan:
             value="anchors",
         )
     return plan
+
+
+def start_from(network: nn.Module, weights: Path, emit: Callable[[TrainEvent], None]) -> None:
+    """Copy what fits of a weights file into a fresh network, and tell what does not.
+
+    A run always names its model, so anchors stay the model's. Raises CheckpointError.
+    """
+    given = read_weights(weights)
+    if given.not_finite:
+        emit(
+            Warned(
+                code="WEIGHTS_NOT_FINITE",
+                message=f"{len(given.not_finite)} tensors of the given weights hold NaN or infinity "
+                "and are left out",
+                place=given.not_finite[0],
+            )
+        )
+    emit(Log(message=transfer(network, given.tensors, keep_anchors=True).summary()))
 
 
 def val_stride(plan: Plan) -> int:

@@ -46,7 +46,8 @@ class RunSettings:
 class RunRequest:
     """One run to do in `folder`: either a `data_yaml`, or a `manifest` with the root of its images.
 
-    `resume` is a checkpoint to go on from; the resume event is then the caller's if it was `announced`.
+    `weights` is a file to start from, a published one or our own. `resume` is a checkpoint to go on from,
+    whose weights count then; the resume event is then the caller's if it was `announced`.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class RunRequest:
     data_yaml: Path | None = None
     manifest: Path | None = None
     images_root: Path | None = None
+    weights: Path | None = None
     resume: Path | None = None
     announced: bool = False
     settings: RunSettings = field(default_factory=RunSettings)
