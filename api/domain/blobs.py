@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -128,7 +128,10 @@ class BlobStore:
         if target.is_file():
             temporary.unlink()
             return
-        target.parent.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            target.parent.mkdir()
+            # A folder that a power cut takes back takes what was synced in it along.
+            _sync_folder(self.images_root)
         temporary.rename(target)
         _sync_folder(target.parent)
 

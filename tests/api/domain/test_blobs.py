@@ -37,6 +37,19 @@ def test_written_in_pieces(store: BlobStore) -> None:
         assert file.read(5) == b"cells"
 
 
+def test_a_new_folder_is_synced_with_its_name(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    store.put_bytes(DATA)
+    assert synced[1:] == [folder.stat().st_ino for folder in (store.images_root, store.path(SHA).parent)]
+
+
 def test_nothing_is_left_of_what_was_not_committed(store: BlobStore) -> None:
     with pytest.raises(RuntimeError), store.open_writer() as writer:
         writer.write(DATA)
