@@ -76,6 +76,9 @@ async def upload(
         max_bytes=service.settings.max_upload_bytes,
         head_bytes=HEAD_BYTES,
         check_head=check_head,
+        check_content=lambda sha256, size_bytes: service.datasets.check_name(
+            caller, name, sha256=sha256, size_bytes=size_bytes
+        ),
     )
     entered = await anyio.to_thread.run_sync(
         lambda: service.datasets.enter(caller, name, blob, file_name=f"{name}.{kind}")

@@ -24,6 +24,10 @@ class DatasetService:
         """Make the dataset of an archive that is stored; raises Conflict for a name that is taken."""
         return self._book.create(caller.id, name, archive, file_name=file_name)
 
+    def check_name(self, caller: Principal, name: str, *, sha256: str | None, size_bytes: int | None) -> None:
+        """Raise Conflict for a name that other bytes have than the ones on their way."""
+        self._book.check_name(caller.id, name, sha256=sha256, size_bytes=size_bytes)
+
     def list(self, caller: Principal, *, limit: int, cursor: str | None) -> Page[Dataset]:
         """Return datasets, newest first."""
         return self._book.list(owner_filter(caller), limit=limit, cursor=cursor)

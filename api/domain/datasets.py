@@ -7,6 +7,7 @@ is written by that task's fenced transaction, through the functions at the end. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -73,6 +74,19 @@ class DatasetBook:
             return Created(rows.dataset(row), created=True)
 
         return self.store.write(write)
+
+    def check_name(self, owner: str, name: str, *, sha256: str | None, size_bytes: int | None) -> None:
+        """Raise Conflict NAME_TAKEN if a name belongs to other bytes than these, by what is known of them."""
+
+        def read(conn: Connection) -> None:
+            row = conn.execute(_named(owner, name)).mappings().one_or_none()
+            if row is None:
+                return
+            same_size = size_bytes is None or size_bytes == row["size_bytes"]
+            if not same_size or (sha256 is not None and sha256 != row["sha256"]):
+                raise _taken(row)
+
+        self.store.read(read)
 
     def get(self, dataset_id: str, owner: str | None = None) -> Dataset:
         """Return a dataset; raises NotFound."""
@@ -185,15 +199,20 @@ def _look_again(conn: Connection, row: RowMapping, now: float) -> None:
 
 
 def _same_bytes(conn: Connection, owner: str, name: str, sha256: str) -> RowMapping:
-    query = (
-        sa.select(t.datasets)
-        .where(t.datasets.c.owner == owner, t.datasets.c.name == name, t.datasets.c.deleted_at.is_(None))
-        .with_for_update()
-    )
-    row = conn.execute(query).mappings().one()
+    row = conn.execute(_named(owner, name).with_for_update()).mappings().one()
     if row["sha256"] != sha256:
-        raise Conflict(f"there is another dataset named {name!r}: {row['id']}", code="NAME_TAKEN")
+        raise _taken(row)
     return row
+
+
+def _named(owner: str, name: str) -> sa.Select[Any]:
+    return sa.select(t.datasets).where(
+        t.datasets.c.owner == owner, t.datasets.c.name == name, t.datasets.c.deleted_at.is_(None)
+    )
+
+
+def _taken(row: RowMapping) -> Conflict:
+    return Conflict(f"there is another dataset named {row['name']!r}: {row['id']}", code="NAME_TAKEN")
 
 
 def _queue_ingest(conn: Connection, dataset: RowMapping, now: float) -> None:

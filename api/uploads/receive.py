@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from starlette.requests import ClientDisconnect, Request
 
 from api.domain.blobs import Blob, BlobStore, BlobWriter
+from api.domain.errors import BookError
 from api.errors import ApiError, BadRequestError, TooLargeError, UnprocessableError
 from api.uploads.digests import sha256_of
 
 BLOCK_BYTES = 1 << 20
 DRAIN_BYTES = 16 << 20
+CheckContent = Callable[[str | None, int | None], None]
 
 
 async def receive_blob(
@@ -26,18 +28,24 @@ async def receive_blob(
     max_bytes: int,
     head_bytes: int,
     check_head: Callable[[bytes], None],
+    check_content: CheckContent,
 ) -> Blob:
     """Receive the body and publish it; return its blob.
 
-    `check_head` sees the first `head_bytes` bytes and raises to refuse them. Raises TooLargeError over
-    `max_bytes` whether or not the length was declared, UnprocessableError where a Repr-Digest does not fit,
-    BadRequestError where fewer bytes came than declared, ClientDisconnect where the client went away.
+    `check_head` sees the first `head_bytes` bytes and raises to refuse them. `check_content` is given
+    sha256 and size, in a thread: first as declared (None where they are not), then as they are, before
+    anything is published; what it refuses, by an ApiError or BookError, leaves nothing behind.
+
+    Raises TooLargeError over `max_bytes` whether or not the length was declared, UnprocessableError where
+    a Repr-Digest does not fit, BadRequestError where fewer bytes came than declared,
+    ClientDisconnect where the client went away.
     """
     declared = _declared_length(request)
     expected = sha256_of(request.headers.get("repr-digest"))
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)
     with await asyncio.to_thread(blobs.open_writer) as writer:
+        await _check_declared(request, check_content, expected, declared)
         try:
             await _fill(writer, _checked(_blocks(request, max_bytes), head_bytes, check_head))
         except ApiError:
@@ -50,7 +58,20 @@ async def receive_blob(
             raise UnprocessableError(
                 "DIGEST_MISMATCH", "the body is not what the digest says", errors=[place]
             )
+        await asyncio.to_thread(check_content, writer.sha256, writer.size_bytes)
         return await _commit(writer)
+
+
+async def _check_declared(
+    request: Request, check_content: CheckContent, sha256: str | None, size_bytes: int | None
+) -> None:
+    try:
+        await asyncio.to_thread(check_content, sha256, size_bytes)
+    except (ApiError, BookError):
+        # Reading would tell a client that waits for leave to send to go on.
+        if request.headers.get("expect", "").lower() != "100-continue":
+            await _drain(request)
+        raise
 
 
 async def _commit(writer: BlobWriter) -> Blob:

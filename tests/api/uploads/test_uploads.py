@@ -109,6 +109,34 @@ def test_the_same_bytes_again_cost_nothing(world: World, client: httpx.Client) -
     assert (other.status_code, other.json()["code"]) == (409, "NAME_TAKEN")
 
 
+@pytest.mark.parametrize("told", ["size", "digest", "nothing"])
+def test_a_name_that_is_taken_leaves_nothing(world: World, client: httpx.Client, told: str) -> None:
+    first = ZIP_HEAD + b"one"
+    client.put("/v1/datasets", params={"name": "a"}, content=first)
+    other = ZIP_HEAD + (b"three" if told == "size" else b"two")
+    headers = {"Repr-Digest": digest_header(other)} if told == "digest" else {}
+    body = iter([other]) if told == "nothing" else other
+    answer = client.put("/v1/datasets", params={"name": "a"}, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (409, "NAME_TAKEN")
+    assert [path.read_bytes() for path in world.files()] == [first]
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 200000", "Repr-Digest: " + digest_header(b"other")])
+def test_a_name_known_to_be_taken_is_refused_before_the_body(world: World, header: str) -> None:
+    with client_of(world) as client:
+        client.put("/v1/datasets", params={"name": "a"}, content=ZIP_HEAD)
+        url = client.base_url
+        length = "" if header.startswith("Content-Length") else f"Content-Length: {len(ZIP_HEAD)}\r\n"
+        with socket.create_connection((url.host, url.port or 80)) as connection:
+            head = (
+                f"PUT /v1/datasets?name=a HTTP/1.1\r\nHost: {url.host}\r\n"
+                f"Authorization: Bearer {world.token}\r\n{length}{header}\r\nExpect: 100-continue\r\n\r\n"
+            )
+            connection.sendall(head.encode())
+            connection.settimeout(10)
+            assert b" 409 " in connection.recv(4096).partition(b"\r\n")[0]
+
+
 def test_a_client_that_goes_away_leaves_nothing(world: World) -> None:
     with on_port(world) as address:
         url = httpx.URL(address)
