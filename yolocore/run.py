@@ -7,31 +7,23 @@ the service, nor how events travel or where wishes come from.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from yolocore.data.augment import AugmentConfig
-from yolocore.data.collate import Batch
-from yolocore.data.dataset import TrainSamples, ValSamples
-from yolocore.data.files import Sample, fingerprint, sizes_px
-from yolocore.data.images import ImageStore
-from yolocore.data.loader import TrainLoader, ValLoader
+from yolocore.data.files import fingerprint, sizes_px
+from yolocore.data.loader import TrainLoader
 from yolocore.errors import CheckpointError
-from yolocore.loss.detection import DetectionLoss, scale_gains
 from yolocore.model.build import build_network
 from yolocore.model.network import Network
 from yolocore.ops.anchors import anchor_fit
-from yolocore.ops.assign import assign_targets
 from yolocore.spec.events import PhaseChange, Resume, Start, TrainEvent, Warned
 from yolocore.spec.plan import Plan
 from yolocore.train.checkpoint import Snapshot, load_checkpoint
-from yolocore.train.ema import Ema
 from yolocore.train.evaluator import Evaluator
 from yolocore.train.export import export_figures, export_pictures, export_weights, figures, judge_best
 from yolocore.train.failures import naming_failures
@@ -45,14 +37,12 @@ from yolocore.train.inputs import (
     val_stride,
 )
 from yolocore.train.numerics import numerics
-from yolocore.train.optim import build_optimizer
 from yolocore.train.outputs import RunFolder, WeightsCard
 from yolocore.train.precision import Precision, resolve_precision
 from yolocore.train.protocols import Interrupted, Wish
 from yolocore.train.request import Control, RunRequest, RunResult, RunSettings
-from yolocore.train.schedule import Schedule, scaled_weight_decay
-from yolocore.train.stopping import EarlyStopping
 from yolocore.train.trainer import Trainer
+from yolocore.wiring import Wiring
 
 CIRCUMSTANCES = ("precision", "threads", "device", "torch", "numpy", "opencv", "machine", "processor")
 Emit = Callable[[TrainEvent], None]
@@ -106,13 +96,11 @@ class _Run:
             num_classes=len(self.data.names),
             imgsz=config.imgsz,
         )
-        self.imgsz, self.strides = plan.imgsz[0], [int(stride) for stride in plan.strides]
-        self.val_stride = val_stride(plan)
         network = build_network(plan, seed=config.seed).to(self.device)
         network = network.to(memory_format=torch.channels_last)
         if snapshot is None and self.request.weights is not None:
             start_from(network, self.request.weights, self.emit)
-        self.anchors_grid = network.head.anchors.detach().float().cpu().numpy()
+        self.wiring = wiring = self._settle(plan, network)
         identity = self._identity()
         if snapshot is not None:
             self._check_resumed(snapshot, identity)
@@ -124,8 +112,17 @@ class _Run:
             save_period=config.save_period,
             keep_checkpoints=self.settings.keep_checkpoints,
         )
-        with closing(self._train_loader(snapshot)) as loader:
-            trainer, evaluator = self._trainer(network, loader, output)
+        with closing(wiring.train_loader(snapshot.position if snapshot else None)) as loader:
+            evaluator = wiring.evaluator()
+            trainer = wiring.trainer(
+                network,
+                loader=loader,
+                evaluator=evaluator,
+                frozen=[],
+                output=output,
+                emit=self.emit,
+                poll=self.control.poll,
+            )
             if snapshot is not None and self.request.resume is not None:
                 trainer.restore(snapshot)
                 output.go_on_from(self.request.resume)
@@ -146,128 +143,22 @@ class _Run:
         assert request.data_yaml is not None, "a run needs data"
         return read_folder(request.data_yaml, single_cls=single_cls, warn=self._warn)
 
-    def _train_loader(self, snapshot: Snapshot | None) -> TrainLoader:
-        config, hyp = self.config, self.config.hyp
-        store = self._store(self.data.train, area=False)
-        augment = AugmentConfig(**{name: getattr(hyp, name) for name in AugmentConfig.__dataclass_fields__})
-        position = snapshot.position if snapshot else None
-        return TrainLoader(
-            TrainSamples(self.data.train, store, self.imgsz, augment, config.seed),
-            config.batch,
-            seed=config.seed,
-            num_epochs=config.epochs,
-            start_epoch=position.epoch if position else 0,
-            start_batch=position.batch if position else 0,
-            num_threads=self.settings.loader_threads,
-            finish_batch=self._match,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def _val_loader(self) -> ValLoader:
-        samples = ValSamples(
-            self.data.val,
-            self._store(self.data.val, area=True),
-            self.imgsz,
-            self.config.val.batch or 2 * self.config.batch,
-            stride=self.val_stride,
-        )
-        return ValLoader(
-            samples,
-            num_threads=self.settings.loader_threads,
-            finish_batch=self._match,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def _store(self, samples: Sequence[Sample], *, area: bool) -> ImageStore:
-        return ImageStore(
-            samples,
-            self.imgsz,
-            area=area,
-            cache=self.settings.cache,
-            cache_dir=self.settings.cache_dir,
-            num_threads=max(self.settings.loader_threads, 1),
-            warn=lambda message: self._warn("CACHE", message),
-            progress=lambda done, total: self._check(),
-        )
-
-    def _match(self, batch: Batch) -> Batch:
-        """Add the cells that answer for the targets; runs in the loader's threads."""
-        height, width = batch.images.shape[2:]
-        shapes = [(height // stride, width // stride) for stride in self.strides]
-        matches = assign_targets(
-            batch.targets.numpy(), self.anchors_grid, shapes, float(np.float32(self.config.hyp.anchor_t))
-        )
-        return replace(batch, matches=matches)
-
-    def _loss(self) -> DetectionLoss:
-        hyp, num_classes = self.config.hyp, len(self.data.names)
-        gains = scale_gains(hyp.box, hyp.obj, hyp.cls, len(self.strides), num_classes, self.imgsz)
-        return DetectionLoss(
-            num_classes=num_classes,
-            strides=self.strides,
-            box=gains.box,
-            obj=gains.obj,
-            cls=gains.cls,
-            cls_pw=hyp.cls_pw,
-            obj_pw=hyp.obj_pw,
-            label_smoothing=self.config.label_smoothing,
-            fl_gamma=hyp.fl_gamma,
-        )
-
-    def _schedule(self, batches_per_epoch: int) -> Schedule:
-        config, hyp = self.config, self.config.hyp
-        return Schedule(
-            epochs=config.epochs,
-            batches_per_epoch=batches_per_epoch,
-            batch=config.batch,
-            nominal_batch=config.nominal_batch,
-            kind=config.schedule,
-            lr0=hyp.lr0,
-            lrf=hyp.lrf,
-            momentum=hyp.momentum,
-            warmup_epochs=hyp.warmup_epochs,
-            warmup_min_batches=config.warmup_min_batches,
-            warmup_momentum=hyp.warmup_momentum,
-            warmup_bias_lr=hyp.warmup_bias_lr,
-        )
-
-    def _trainer(self, network: Network, loader: TrainLoader, output: RunFolder) -> tuple[Trainer, Evaluator]:
-        config, hyp = self.config, self.config.hyp
-        loss = self._loss()
-        evaluator = Evaluator(
-            batches=self._val_loader(),
-            loss=loss,
-            num_classes=len(self.data.names),
-            conf_thres=config.val.conf_thres,
-            iou_thres=config.val.iou_thres,
-            max_det=config.val.max_det,
-            single_class=config.single_cls,
+    def _settle(self, plan: Plan, network: Network) -> Wiring:
+        """Settle what the configuration leaves open, and return what all parts are built from."""
+        return Wiring(
+            config=self.config,
+            settings=self.settings,
+            device=self.device,
             precision=self.precision,
+            data=self.data,
+            imgsz=plan.imgsz[0],
+            strides=[int(stride) for stride in plan.strides],
+            val_stride=val_stride(plan),
+            batch=self.config.batch,
+            anchors_grid=network.head.anchors.detach().float().cpu().numpy(),
+            warn=self._warn,
             check=self._check,
         )
-        decay = scaled_weight_decay(hyp.weight_decay, config.batch, config.nominal_batch)
-        trainer = Trainer(
-            network=network,
-            ema=Ema(network),
-            optimizer=build_optimizer(
-                network, name=config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, weight_decay=decay
-            ),
-            precision=self.precision,
-            schedule=self._schedule(len(loader)),
-            loss=loss,
-            loader=loader,
-            batches_per_epoch=len(loader),
-            epochs=config.epochs,
-            clip_norm=config.clip_norm,
-            stopping=EarlyStopping(config.patience),
-            evaluate=evaluator,
-            output=output,
-            emit=self.emit,
-            poll=self.control.poll,
-            checkpoint_every_s=self.settings.checkpoint_every_s,
-        )
-        evaluator.check = trainer.check
-        return trainer, evaluator
 
     # ---- beginning and end
 
@@ -277,9 +168,9 @@ class _Run:
             Start(
                 epochs=config.epochs,
                 batches_per_epoch=len(loader),
-                batch=config.batch,
+                batch=self.wiring.batch,
                 nominal_batch=config.nominal_batch,
-                imgsz=self.imgsz,
+                imgsz=self.wiring.imgsz,
                 device=str(self.device),
                 precision=self.precision.name,
                 threads=self.threads,
@@ -291,12 +182,12 @@ class _Run:
             )
         )
         anchors = np.array(plan.anchors_px, dtype=np.float32).reshape(-1, 2)
-        fit = anchor_fit(sizes_px(self.data.train, self.imgsz), anchors, config.hyp.anchor_t)
+        fit = anchor_fit(sizes_px(self.data.train, self.wiring.imgsz), anchors, config.hyp.anchor_t)
         if not fit.is_good:
             self._warn(
                 "ANCHORS_FIT_BADLY",
-                f"the model's anchors can match {fit.recall:.1%} of the labels at {self.imgsz} pixels; "
-                "the rest cannot be learned: change the anchors or the image size",
+                f"the model's anchors can match {fit.recall:.1%} of the labels at {self.wiring.imgsz} "
+                "pixels; the rest cannot be learned: change the anchors or the image size",
             )
 
     def _finish(
@@ -336,8 +227,9 @@ class _Run:
             "architecture_name": self.request.architecture_name,
             "classes": self.data.names,
             "dataset": fingerprint([*self.data.train, *self.data.val]),
-            "imgsz": self.imgsz,
-            "anchors_grid": self.anchors_grid.tolist(),
+            "batch": self.wiring.batch,
+            "imgsz": self.wiring.imgsz,
+            "anchors_grid": self.wiring.anchors_grid.tolist(),
             "precision": self.precision.name,
             "threads": self.threads,
             "device": str(self.device),
@@ -371,7 +263,7 @@ class _Run:
             anchors_px=[[list(pair) for pair in level] for level in plan.anchors_px],
             architecture=self.request.architecture_text,
             architecture_name=self.request.architecture_name,
-            imgsz=self.imgsz,
+            imgsz=self.wiring.imgsz,
         )
 
     def _warn(self, code: str, message: str) -> None:

@@ -59,10 +59,12 @@ class DetectionLoss:
         label_smoothing: float = 0.0,
         fl_gamma: float = 0.0,
         autobalance: bool = False,
+        factor: float = 1.0,
     ) -> None:
         """Take final gains (see `scale_gains`) and the strides in pixels, in the head's order of levels.
 
-        Anchors are not needed: the matched rows bring theirs with them.
+        `factor` multiplies the total, not the items: the number of processes whose gradients are averaged,
+        and 4 where four images became one. Anchors are not needed: the matched rows bring theirs with them.
         """
         self.num_classes = num_classes
         self.strides = [float(stride) for stride in strides]
@@ -71,6 +73,7 @@ class DetectionLoss:
         self.class_true, self.class_other = label_smoothing_targets(label_smoothing)
         self.fl_gamma = fl_gamma
         self.autobalance = autobalance
+        self.factor = factor
         num_levels = len(self.strides)
         start = _BALANCE_OF_THREE if num_levels == 3 else _BALANCE[:num_levels]
         assert len(start) == num_levels, f"no balance is defined for {num_levels} levels"
@@ -95,7 +98,7 @@ class DetectionLoss:
         """Return the total (1,) to back-propagate and the weighted items (3,) box, obj, cls, detached.
 
         `maps` are raw (b, anchors, rows, columns, 5 + classes) per level. The total is the items' sum times
-        the batch size. Computed in float32, or float64 if the maps are; autocast does not reach in.
+        the batch size and the factor. Computed in float32, or float64 if the maps are; autocast does not reach in.
         """
         check_maps(maps, self.num_classes)
         with torch.autocast(maps[0].device.type, enabled=False):
@@ -112,7 +115,7 @@ class DetectionLoss:
                 _write_objectness(truth, sizes, winners, targets, iou)
             lobj = self._objectness_term(objectness, truth, sizes)
             items = torch.stack((lbox * self.gains.box, lobj * self.gains.obj, lcls * self.gains.cls))
-            total = items.sum().reshape(1) * maps[0].shape[0]
+            total = items.sum().reshape(1) * (maps[0].shape[0] * self.factor)
         return total, items.detach()
 
     def _box_term(self, rows: Tensor, targets: BatchTargets) -> tuple[Tensor, Tensor]:

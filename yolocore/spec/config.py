@@ -10,11 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from yolocore.errors import ConfigError, Problem
+from yolocore.spec.conflicts import conflicts
 from yolocore.spec.presets import PRESETS, SCRATCH_LOW
 
 PresetName = Literal["scratch-low", "scratch-med", "scratch-high", "no-augmentation", "VOC", "Objects365"]
@@ -22,6 +34,63 @@ OptimizerName = Literal["SGD", "Adam", "AdamW"]
 ScheduleName = Literal["linear", "cosine"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 CacheName = Literal["none", "ram", "disk"]
+
+AUTO_BATCH = -1
+LATER_FIELDS = (
+    "autoanchor",
+    "autobalance",
+    "freeze",
+    "image_weights",
+    "multi_scale",
+    "quad",
+    "rect",
+    "sync_bn",
+    "world_size",
+)
+"""Fields younger than the first checkpoints: at their default they are no part of the hash."""
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise PydanticCustomError("batch_of_none", "at least 1, or -1 to have it measured")
+    return value
+
+
+Batch = Annotated[int, AfterValidator(_not_zero)]
+MAX_FROZEN = 200
+
+
+def _freeze(value: Any) -> int | tuple[int, ...]:
+    """Read a number K, or a list of it alone, as the first K rows; more numbers as those rows."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    known = all(type(number) is int and number >= 0 for number in numbers)
+    if not known or not 1 <= len(numbers) <= MAX_FROZEN:
+        raise PydanticCustomError(
+            "frozen_rows",
+            "a number of rows from 0, or a list of 1 to {most} row numbers",
+            {"most": MAX_FROZEN},
+        )
+    return numbers[0] if len(numbers) == 1 else tuple(sorted(set(numbers)))
+
+
+Freeze = Annotated[
+    int | tuple[int, ...],
+    PlainValidator(_freeze),
+    PlainSerializer(lambda rows: rows if isinstance(rows, int) else list(rows)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 0},
+                    "minItems": 1,
+                    "maxItems": MAX_FROZEN,
+                },
+            ]
+        }
+    ),
+]
 
 
 def _field(
@@ -74,6 +143,14 @@ class Hyperparameters(Section):
     obj: float = _hyp("obj", "Objectness gain", "Weight of objectness, at 640 pixels.", 0, 10, "loss")
     obj_pw: float = _hyp("obj_pw", "Objectness positive weight", "Weight of positives.", 0.01, 10, "loss")
     anchor_t: float = _hyp("anchor_t", "Anchor threshold", "Largest ratio of box to anchor.", 1, 20, "loss")
+    anchors: float | None = _hyp(
+        "anchors",
+        "Anchors",
+        "Anchors of a level, fitted to the data; empty: the model file's.",
+        1,
+        20,
+        "loss",
+    )
     fl_gamma: float = _hyp("fl_gamma", "Focal gamma", "0 switches the focal loss off.", 0, 5, "loss")
     hsv_h: float = _hyp("hsv_h", "Hue", "Largest relative change of hue.", 0, 1, "augmentation")
     hsv_s: float = _hyp("hsv_s", "Saturation", "Largest relative change of saturation.", 0, 1, "augmentation")
@@ -144,7 +221,14 @@ class TrainConfig(Section):
         ge=32,
         le=4096,
     )
-    batch: int = _field(16, "Batch", "Images of one forward pass.", group="run", ge=1, le=4096)
+    batch: Batch = _field(
+        16,
+        "Batch",
+        "Images of one forward pass, over all processes; -1: as many as memory holds, measured at the start.",
+        group="run",
+        ge=AUTO_BATCH,
+        le=4096,
+    )
     nominal_batch: int = _field(
         64,
         "Nominal batch",
@@ -174,7 +258,46 @@ class TrainConfig(Section):
         10.0, "Clipping", "Largest L2 norm of all gradients together.", group="optimizer", ge=1e-6, le=1e6
     )
     label_smoothing: float = _field(0.0, "Label smoothing", "0 is off.", group="loss", ge=0, le=0.5)
+    autobalance: bool = _field(
+        False, "Balance levels", "Let the weights of the objectness levels follow their losses.", group="loss"
+    )
     single_cls: bool = _field(False, "One class", "Treat all classes as one.", group="run")
+    autoanchor: bool = _field(
+        True,
+        "Fit anchors",
+        "Replace the model's anchors where they cannot match 98 % of labels.",
+        group="run",
+    )
+    freeze: Freeze = _field(
+        0,
+        "Frozen rows",
+        "Rows of the model that do not learn: a number K is the first K, several numbers are those rows.",
+        group="run",
+    )
+    rect: bool = _field(
+        False,
+        "Rectangles",
+        "Train on batches of similar proportion, unshuffled, without mosaic.",
+        group="augmentation",
+    )
+    multi_scale: bool = _field(
+        False,
+        "Several sizes",
+        "Draw each batch's size from 0.5 to 1.5 of the image size.",
+        group="augmentation",
+    )
+    quad: bool = _field(
+        False, "Quad", "Join or enlarge each four images to one of twice the side.", group="augmentation"
+    )
+    image_weights: bool = _field(
+        False, "Weighted images", "Draw images of classes with a low mAP more often.", group="run"
+    )
+    world_size: int = _field(
+        1, "Processes", "Devices that share each batch (DDP); part of the numbers.", group="run", ge=1, le=64
+    )
+    sync_bn: bool = _field(
+        False, "SyncBatchNorm", "Batch statistics over all devices; needs CUDA.", group="run"
+    )
     threads: int | None = _field(
         None, "CPU threads", "Of one operation; empty: as set up there.", group="run", ge=1, le=256
     )
@@ -208,9 +331,21 @@ class TrainConfig(Section):
         named = {key: value for key, value in given.items() if key != "iou_t"}
         return {**data, "hyp": {**PRESETS[preset], **named}}
 
+    @model_validator(mode="after")
+    def _without_conflicts(self) -> Self:
+        """Refuse settings that contradict each other, naming the first pair."""
+        for pointer, message in conflicts(self.model_dump()):
+            raise PydanticCustomError("conflict", "{reason}", {"reason": message, "pointer": pointer})
+        return self
+
     def config_hash(self) -> str:
         """Return the SHA-256 of everything that changes the numbers, as 64 hexadecimal digits."""
         values = self.model_dump(mode="json", exclude={"runtime", "preset"})
+        for name in LATER_FIELDS:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        if self.hyp.anchors is None:
+            del values["hyp"]["anchors"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -236,6 +371,8 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
 def _problem(item: Mapping[str, Any]) -> Problem:
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in item["loc"])
     message = str(item["msg"])
+    if item["type"] == "conflict":
+        return Problem(code="CONFLICT", message=message, pointer=item["ctx"]["pointer"])
     if item["type"] == "extra_forbidden":
         message = _unknown_key(item["loc"])
     value = None if isinstance(item["input"], Mapping) else repr(item["input"])[:200]
@@ -244,8 +381,6 @@ def _problem(item: Mapping[str, Any]) -> Problem:
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
     name = str(loc[-1])
-    if loc[:-1] == ("hyp",) and name == "anchors":
-        return "fitting anchors to the dataset is not available; the model file gives the anchors"
     if len(loc) == 1 and name in Hyperparameters.model_fields:
         return f"unknown key; {name} is a hyperparameter and belongs under hyp"
     return "unknown key"

@@ -1,15 +1,14 @@
 """The published hyperparameter sets of YOLOv5, so that a job may name one and change a few values.
 
-Plain numbers only; `config.py` says what each of them means and what bounds it has. The sets named VOC and
-Objects365 ask for a number of anchors per level in the original; that belongs to anchor fitting and is
-not part of them here.
+Plain numbers only; `config.py` says what each of them means and what bounds it has. `anchors` None keeps the
+model file's; the sets named VOC and Objects365 ask for anchors fitted to the data.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-SCRATCH_LOW: Final[dict[str, float]] = {
+SCRATCH_LOW: Final[dict[str, float | None]] = {
     "lr0": 0.01,
     "lrf": 0.01,
     "momentum": 0.937,
@@ -23,6 +22,7 @@ SCRATCH_LOW: Final[dict[str, float]] = {
     "obj": 1.0,
     "obj_pw": 1.0,
     "anchor_t": 4.0,
+    "anchors": None,
     "fl_gamma": 0.0,
     "hsv_h": 0.015,
     "hsv_s": 0.7,
@@ -62,6 +62,7 @@ VOC: Final = {
     "obj": 0.51728,
     "obj_pw": 0.67198,
     "anchor_t": 3.3744,
+    "anchors": 3.412,
     "hsv_h": 0.01041,
     "hsv_s": 0.54703,
     "hsv_v": 0.27739,
@@ -85,6 +86,7 @@ OBJECTS365: Final = {
     "cls_pw": 0.825,
     "obj": 0.632,
     "anchor_t": 3.44,
+    "anchors": 3.2,
     "hsv_h": 0.0188,
     "hsv_s": 0.704,
     "hsv_v": 0.36,
@@ -92,7 +94,7 @@ OBJECTS365: Final = {
     "scale": 0.491,
 }
 
-PRESETS: Final[dict[str, dict[str, float]]] = {
+PRESETS: Final[dict[str, dict[str, float | None]]] = {
     "scratch-low": SCRATCH_LOW,
     "scratch-med": SCRATCH_MED,
     "scratch-high": {**SCRATCH_MED, "copy_paste": 0.1},

@@ -55,9 +55,9 @@ class Snapshot:
 
     `gradients` are those not yet stepped, by parameter name; `best_weights` is None where the best weights
     are the EMA's own; `rows` are the finished epochs as their events' JSON; `epoch_s` is how long the epoch
-    has taken so far. `identity`, filled by whoever writes, says which run this is (configuration and its
-    hash, architecture, classes, data) and what was resolved at its start (image size, threads, precision,
-    libraries, processor).
+    has taken so far; `class_maps` are the last mAP of each class where images are drawn by them. `identity`,
+    filled by whoever writes, says which run this is (configuration and its hash, architecture, classes, data)
+    and what was resolved at its start (image size, batch, anchors, threads, precision, libraries, processor).
     """
 
     position: Position
@@ -76,6 +76,7 @@ class Snapshot:
     rows: list[dict[str, Any]]
     identity: dict[str, Any] = field(default_factory=dict)
     epoch_s: float = 0.0
+    class_maps: list[float] = field(default_factory=list)
 
 
 TENSOR_FIELDS = ("model", "ema", "optimizer", "scaler", "gradients", "epoch_sum", "best_weights")

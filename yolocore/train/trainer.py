@@ -8,8 +8,7 @@ configuration, a file name or the service.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,12 +19,13 @@ from yolocore.eval.metrics import fitness
 from yolocore.eval.validate import ValidationResult
 from yolocore.loss.detection import to_tensors
 from yolocore.spec.events import BatchDone, EpochDone, Log, LossParts, PhaseChange, TrainEvent
-from yolocore.train.checkpoint import Best, Position, Snapshot, Tensors, detached, load_into
+from yolocore.train.checkpoint import Best, Position, Snapshot, Tensors
 from yolocore.train.ema import Ema
 from yolocore.train.optim import apply_point
 from yolocore.train.precision import Precision
 from yolocore.train.protocols import Interrupted, Loader, Loss, Output, Rates, Wish
 from yolocore.train.schedule import Point
+from yolocore.train.state import restore_into, snapshot_of
 from yolocore.train.stopping import EarlyStopping
 from yolocore.train.system import SystemMeter, gpu_memory_bytes
 from yolocore.train.watch import Watch
@@ -55,7 +55,15 @@ class Trainer:
         emit: Callable[[TrainEvent], None],
         poll: Callable[[], Wish | None],
         checkpoint_every_s: float,
+        forward: Callable[[torch.Tensor], Any] | None = None,
+        frozen: Sequence[nn.Module] = (),
+        weigh: Callable[[list[float]], None] | None = None,
     ) -> None:
+        """Take the parts of a run; the last three are for some runs only.
+
+        `forward` stands for the network where several processes share it, `frozen` are norms that stay in
+        evaluation mode, `weigh` is told the mAP of each class after an epoch, before the next one begins.
+        """
         self.network = network
         self.ema = ema
         self.optimizer = optimizer
@@ -72,18 +80,26 @@ class Trainer:
         self.emit = emit
         self.poll = poll
         self.checkpoint_every_s = checkpoint_every_s
+        self.forward = forward or network
+        self.frozen = list(frozen)
+        self.weigh = weigh
+        self._begin()
 
-        self.parameters = list(network.parameters())
+    def _begin(self) -> None:
+        """Set the state of a run that has not begun."""
+        self.parameters = list(self.network.parameters())
         self.dtype = self.parameters[0].dtype
-        self.watch = Watch(precision.name, precision.device, batches_per_epoch)
-        self.system = SystemMeter(emit, precision.device)
+        self.watch = Watch(self.precision.name, self.precision.device, self.batches_per_epoch)
+        self.system = SystemMeter(self.emit, self.precision.device)
         self.position = Position()
         self.best: Best | None = None
         self.best_weights: Tensors | None = None
         self.rows: list[EpochDone] = []
+        self.class_maps: list[float] = []
+        self.epoch_began = time.monotonic()
         self._num_skipped = 0
         self._saved: Position | None = None
-        self._epoch_began = self._window_began = self._checkpointed = time.monotonic()
+        self._window_began = self._checkpointed = self.epoch_began
 
     @property
     def ended(self) -> bool:
@@ -118,9 +134,11 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> None:
         self.emit(PhaseChange(phase="training"))
         self.network.train()
+        for module in self.frozen:
+            module.eval()
         self._window_began = time.monotonic()
         if self.position.batch == 0:  # an epoch resumed in its middle keeps its time, sums and gradients
-            self._epoch_began = self._window_began
+            self.epoch_began = self._window_began
             self.watch.begin_epoch()
             self.optimizer.zero_grad()
         last_step = self.position.last_step
@@ -134,7 +152,7 @@ class Trainer:
             assert batch.matches is not None
             targets = to_tensors(batch.matches, self.precision.device, non_blocking=True)
             with self.precision.autocast():
-                maps = self.network(images)
+                maps = self.forward(images)
             total, items = self.loss(maps, targets)
             self.precision.backward(total)
 
@@ -186,6 +204,9 @@ class Trainer:
         row = self._row(epoch, result)
         self.rows.append(row)
         self.stopping.update(epoch, row.fitness)
+        if self.weigh is not None:
+            self.class_maps = result.metrics.class_maps.tolist()
+            self.weigh(self.class_maps)
         if row.best:
             self.best = Best(epoch, row.fitness, row.map50, row.map50_95)
             self.best_weights = {key: value.clone() for key, value in self.ema.network.state_dict().items()}
@@ -211,7 +232,7 @@ class Trainer:
             fitness=value,
             best=self.best is None or value >= self.best.fitness,
             lr=list(self.schedule.at((epoch + 1) * self.batches_per_epoch - 1).lr),
-            seconds=time.monotonic() - self._epoch_began,
+            seconds=time.monotonic() - self.epoch_began,
         )
 
     def _save_checkpoint(self) -> None:
@@ -231,50 +252,10 @@ class Trainer:
 
     def snapshot(self) -> Snapshot:
         """Return the state of the run between two batches; tensors are the live ones, for writing at once."""
-        best_is_ema = self.best is not None and self.position == Position(
-            self.best.epoch + 1, 0, self.position.last_step
-        )
-        gradients = {
-            name: parameter.grad
-            for name, parameter in self.network.named_parameters()
-            if parameter.grad is not None
-        }
-        return Snapshot(
-            position=self.position,
-            model=detached(self.network.state_dict()),
-            ema=detached(self.ema.network.state_dict()),
-            ema_updates=self.ema.updates,
-            optimizer=self.optimizer.state_dict(),
-            scaler=self.precision.state_dict(),
-            gradients=gradients,
-            epoch_sum=self.watch.epoch_sum,
-            epoch_count=self.watch.epoch_count,
-            best=self.best,
-            best_weights=None if best_is_ema else self.best_weights,
-            stopping=asdict(self.stopping),
-            balance=self.loss.balance,
-            rows=[row.model_dump(mode="json") for row in self.rows],
-            epoch_s=time.monotonic() - self._epoch_began,
-        )
+        return snapshot_of(self)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take a run up where a snapshot left it; raises CheckpointError where it is of another network."""
-        load_into(self.network, snapshot.model, "network")
-        load_into(self.ema.network, snapshot.ema, "average")
-        self.ema.updates = snapshot.ema_updates
-        self.optimizer.load_state_dict(snapshot.optimizer)
-        self.precision.load_state_dict(snapshot.scaler)
-        for name, parameter in self.network.named_parameters():
-            gradient = snapshot.gradients.get(name)
-            parameter.grad = None if gradient is None else gradient.to(self.precision.device)
-        self.watch.epoch_sum.copy_(snapshot.epoch_sum)
-        self.watch.epoch_count = snapshot.epoch_count
-        self.best = snapshot.best
-        if self.best is not None:
-            weights = snapshot.ema if snapshot.best_weights is None else snapshot.best_weights
-            self.best_weights = {key: value.to(self.precision.device) for key, value in weights.items()}
-        self.stopping = EarlyStopping(**snapshot.stopping)
-        self.loss.balance = snapshot.balance
-        self.rows = [EpochDone.model_validate(row) for row in snapshot.rows]
-        self.position = snapshot.position
-        self._epoch_began = time.monotonic() - snapshot.epoch_s
+        restore_into(self, snapshot)
+        if self.weigh is not None and self.class_maps:
+            self.weigh(self.class_maps)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
 from yolocore.errors import ConfigError
-from yolocore.spec.config import Hyperparameters, TrainConfig, parse_config, preset_names
+from yolocore.spec.config import LATER_FIELDS, Hyperparameters, TrainConfig, parse_config, preset_names
 from yolocore.spec.presets import PRESETS, SCRATCH_LOW
 
 
@@ -49,7 +50,13 @@ def test_the_unused_hyperparameter_of_published_files_is_accepted() -> None:
         ({"batchsize": 3}, "/batchsize", "unknown key"),
         ({"lr0": 0.1}, "/lr0", "belongs under hyp"),
         ({"hyp": {"lr0": 7}}, "/hyp/lr0", "less than or equal"),
-        ({"hyp": {"anchors": 3}}, "/hyp/anchors", "anchors"),
+        ({"hyp": {"anchors": 0}}, "/hyp/anchors", "greater than or equal"),
+        ({"batch": 0}, "/batch", "-1"),
+        ({"batch": -2}, "/batch", "greater than or equal"),
+        ({"freeze": -1}, "/freeze", "a number of rows"),
+        ({"freeze": [1, "x"]}, "/freeze", "a number of rows"),
+        ({"freeze": []}, "/freeze", "a number of rows"),
+        ({"freeze": True}, "/freeze", "a number of rows"),
         ({"hyp": {"lr0": float("nan")}}, "/hyp/lr0", "finite"),
         ({"hyp": [1]}, "/hyp", "dictionary"),
         ({"preset": "mine"}, "/preset", "scratch-low"),
@@ -80,6 +87,49 @@ def test_hash_ignores_runtime_hints_and_sees_everything_else() -> None:
     assert parse_config({"threads": 1}).config_hash() != base
     assert parse_config({"hyp": {"mixup": 0.5}}).config_hash() != base
     assert parse_config({"val": {"max_det": 100}}).config_hash() != base
+
+
+@pytest.mark.parametrize(
+    ("values", "pointer", "words"),
+    [
+        ({"batch": 9, "world_size": 2}, "/batch", "9 cannot be shared by 2"),
+        ({"batch": -1, "world_size": 2}, "/batch", "measured"),
+        ({"batch": 6, "quad": True}, "/quad", "not 6"),
+        ({"batch": 12, "quad": True, "world_size": 2}, "/quad", "not 6"),
+        ({"image_weights": True, "rect": True}, "/image_weights", "fixed order"),
+        ({"image_weights": True, "world_size": 2}, "/image_weights", "one process"),
+        ({"sync_bn": True}, "/sync_bn", "world_size"),
+        ({"autoanchor": False, "hyp": {"anchors": 3}}, "/hyp/anchors", "autoanchor"),
+        ({"autoanchor": False, "preset": "VOC"}, "/hyp/anchors", "autoanchor"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    values: dict[str, Any], pointer: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.pointer) == ("CONFLICT", pointer)
+    assert words in problem.message
+
+
+def test_frozen_rows_are_a_number_or_a_list() -> None:
+    assert [parse_config({"freeze": given}).freeze for given in (10, [10], [3, 1, 3])] == [10, 10, (1, 3)]
+    listed = parse_config({"freeze": [3, 1]})
+    assert parse_config(json.loads(listed.model_dump_json())) == listed
+
+
+def test_fields_that_came_later_leave_the_hash_of_older_runs_as_it_was() -> None:
+    values = TrainConfig().model_dump(mode="json", exclude={"runtime", "preset", *LATER_FIELDS})
+    del values["hyp"]["anchors"]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    assert TrainConfig().config_hash() == hashlib.sha256(text.encode()).hexdigest()
+    for name in LATER_FIELDS:
+        default = TrainConfig.model_fields[name].default
+        other = {"world_size": 2, "sync_bn": True} if name == "sync_bn" else {name: int(default) + 1}
+        if isinstance(default, bool) and name != "sync_bn":
+            other = {name: not default}
+        assert parse_config(other).config_hash() != TrainConfig().config_hash(), name
 
 
 def test_schema_describes_every_field_for_a_form() -> None:
