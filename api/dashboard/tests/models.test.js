@@ -39,6 +39,15 @@ test("only edited fields enter the configuration, wrong ones are named", () => {
   assert.equal(readField(fields[2], "Lion").problem, "one of SGD, Adam");
 });
 
+test("a number or a list of numbers is one field", () => {
+  const whole = { type: "integer", minimum: 0 };
+  const [field] = fieldsOf({ properties: { freeze: { anyOf: [whole, { type: "array", items: whole }], default: 0 } } });
+  assert.deepEqual([field.kind, field.initial, field.minimum, field.optional], ["integers", 0, 0, false]);
+  assert.deepEqual(["10", "1, 3", "[4,5]"].map((text) => readField(field, text).value), [10, [1, 3], [4, 5]]);
+  assert.equal(readField(field, "1, x").problem, "a number, or several with commas");
+  assert.equal(readField(field, "-1").problem, "at least 0, or several with commas");
+});
+
 test("a preset's values are shown, and only departures from them are sent", () => {
   const fields = withPreset(fieldsOf(SCHEMA), { lr0: 0.003, epochs: 7 });
   assert.equal(fields.find((f) => f.path === "hyp.lr0").initial, 0.003);

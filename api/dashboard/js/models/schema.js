@@ -4,8 +4,8 @@
 /**
  * @typedef {{ type?: string, title?: string, description?: string, default?: any, enum?: any[], const?: any,
  *   minimum?: number, maximum?: number, exclusiveMinimum?: number, exclusiveMaximum?: number, $ref?: string,
- *   anyOf?: Schema[], allOf?: Schema[], properties?: Record<string, Schema>, $defs?: Record<string, Schema> }} Schema
- * @typedef {{ path: string, name: string, group: string, kind: "number" | "integer" | "boolean" | "choice" | "text",
+ *   anyOf?: Schema[], allOf?: Schema[], items?: Schema, maxItems?: number, properties?: Record<string, Schema>, $defs?: Record<string, Schema> }} Schema
+ * @typedef {{ path: string, name: string, group: string, kind: "number" | "integer" | "boolean" | "choice" | "text" | "integers",
  *   description: string, initial: any, choices: any[], minimum: number | undefined, maximum: number | undefined,
  *   optional: boolean }} Field
  */
@@ -36,11 +36,19 @@ function unwrapOptional(schema, root) {
   return { schema: { ...rest[0], ...own, type: rest[0].type }, optional: rest.length < options.length };
 }
 
+/** @param {Schema} schema @returns {Schema | undefined} the integer of a union of an integer and a list of them */
+function integersIn(schema) {
+  const options = schema.anyOf ?? [];
+  const list = options.some((option) => option.type === "array" && option.items?.type === "integer");
+  return options.length === 2 && list ? options.find((option) => option.type === "integer") : undefined;
+}
+
 /** @param {Schema} schema @returns {Field["kind"] | null} null where a form cannot show it */
 function kindOf(schema) {
   if (schema.enum) return "choice";
   if (schema.type === "integer" || schema.type === "number" || schema.type === "boolean") return schema.type;
   if (schema.type === "string") return "text";
+  if (integersIn(schema)) return "integers";
   return null;
 }
 
@@ -67,7 +75,7 @@ export function fieldsOf(root) {
         description: schema.description ?? "",
         initial: schema.default ?? (optional ? null : ""),
         choices: schema.enum ?? [],
-        minimum: schema.minimum ?? schema.exclusiveMinimum,
+        minimum: schema.minimum ?? schema.exclusiveMinimum ?? integersIn(schema)?.minimum,
         maximum: schema.maximum ?? schema.exclusiveMaximum,
       });
     }
@@ -90,6 +98,20 @@ export function readField(field, text) {
     const choice = field.choices.find((option) => String(option) === trimmed);
     return choice === undefined ? { problem: `one of ${field.choices.join(", ")}` } : { value: choice };
   }
+  if (field.kind === "integers") return readIntegers(field, trimmed);
+  return readNumber(field, trimmed);
+}
+
+/** @param {Field} field @param {string} text one whole number, or several with commas @returns {{ value?: any, problem?: string }} */
+function readIntegers(field, text) {
+  const parts = text.replace(/^\[|\]$/g, "").split(",").map((part) => readNumber({ ...field, kind: "integer" }, part.trim()));
+  const wrong = parts.find((part) => part.problem !== undefined);
+  if (wrong) return { problem: `${wrong.problem}, or several with commas` };
+  return { value: parts.length === 1 ? parts[0].value : parts.map((part) => part.value) };
+}
+
+/** @param {Field} field @param {string} trimmed @returns {{ value?: any, problem?: string }} */
+function readNumber(field, trimmed) {
   const number = trimmed === "" ? NaN : Number(trimmed);
   if (!Number.isFinite(number)) return { problem: "a number" };
   if (field.kind === "integer" && !Number.isInteger(number)) return { problem: "a whole number" };

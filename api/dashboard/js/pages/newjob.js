@@ -21,7 +21,7 @@ function FieldInput({ field, text, problem, onEdit }) {
       ? html`<input id=${id} type="checkbox" checked=${shown === true} onChange=${edit} />`
       : field.kind === "choice"
         ? html`<select id=${id} value=${String(shown)} onChange=${edit}>${field.choices.map((choice) => html`<option value=${String(choice)}>${String(choice)}</option>`)}</select>`
-        : html`<input id=${id} value=${String(shown)} inputmode=${field.kind === "text" ? "text" : "decimal"} placeholder=${field.optional ? "automatic" : ""}
+        : html`<input id=${id} value=${String(shown)} inputmode=${field.kind === "text" || field.kind === "integers" ? "text" : "decimal"} placeholder=${field.optional ? "automatic" : ""}
             aria-invalid=${problem ? "true" : "false"} aria-describedby=${described} onInput=${edit} />`;
   return html`<div class="field" title=${field.description}><label for=${id}>${field.name}</label>${input}
     ${problem && html`<small class="bad" id=${described}>${problem}</small>`}</div>`;
