@@ -7,7 +7,7 @@ bytes once and nothing is transposed. It knows nothing of files, augmentation, m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -48,7 +48,8 @@ class Batch:
 
     `images` (B, 3, H, W) uint8 RGB, channels-last memory. `targets` (n, 6) float32: picture number, class,
     x, y, w, h normalised. `matches` is filled by the loader's `finish_batch`. `positions` are the places of
-    the pictures in their epoch. `shapes` is filled for validation only.
+    the pictures in their epoch (of quads: of all that went into them). `shapes` is filled for validation
+    only. `resized_hw` is the (height, width) that the pictures are resized to on the device, None if as is.
     """
 
     images: torch.Tensor
@@ -59,26 +60,20 @@ class Batch:
     epoch: int = 0
     index: int = 0
     positions: list[int] = field(default_factory=list)
+    resized_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """The (height, width) in pixels that the network is given."""
+        height, width = self.resized_hw or self.images.shape[2:]
+        return height, width
+
     def pin_memory(self) -> Batch:
         """Return the batch with its tensors in page-locked memory (for non-blocking copies to a GPU)."""
-        return _replace_tensors(self, self.images.pin_memory(), self.targets.pin_memory())
-
-
-def _replace_tensors(batch: Batch, images: torch.Tensor, targets: torch.Tensor) -> Batch:
-    return Batch(
-        images,
-        targets,
-        batch.paths,
-        batch.shapes,
-        batch.matches,
-        batch.epoch,
-        batch.index,
-        batch.positions,
-    )
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 def collate(items: Sequence[Item], *, epoch: int = 0, index: int = 0, positions: Sequence[int] = ()) -> Batch:
@@ -122,7 +117,8 @@ def apply_quad(batch: Batch, coins: Sequence[float]) -> Batch:
     """Make one picture of double side out of each four of a batch.
 
     Either the first is enlarged twice (bilinear), or the four are joined: 0 over 1 on the left, 2 over 3 on
-    the right. Incomplete fours are dropped; paths and shapes are those of the first pictures.
+    the right. Incomplete fours are dropped. Paths and shapes are, as in YOLOv5, the first of the batch, as
+    many as there are quads: they do not name what is in each. Comes before matching and resizing.
     """
     count = len(coins)
     images, targets = [], []
@@ -146,12 +142,10 @@ def apply_quad(batch: Batch, coins: Sequence[float]) -> Batch:
         joined[:, 0] = number
         images.append(image)
         targets.append(joined)
-    return Batch(
+    return replace(
+        batch,
         images=torch.stack(images).contiguous(memory_format=torch.channels_last),
         targets=torch.cat(targets),
         paths=batch.paths[:count],
         shapes=None if batch.shapes is None else batch.shapes[:count],
-        epoch=batch.epoch,
-        index=batch.index,
-        positions=batch.positions,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from yolocore.data import augment as aug
 from yolocore.data.augment import AugmentConfig
@@ -30,11 +31,15 @@ from yolocore.data.mosaic import draw_mosaic, place_tiles, render, tile_polygon,
 from yolocore.data.pixels import ImageArray
 from yolocore.data.rect import RectPlan, plan_rectangles, plan_squares
 
+Pool = npt.NDArray[np.int64] | None
+
 
 class TrainSamples:
     """Training items of `imgsz` x `imgsz` pixels, changed at random.
 
     Every draw is keyed by (seed, epoch, position, purpose); equal arguments give equal items, whoever asks.
+    With a plan `rect` an item is one picture in the shape of the batch its position belongs to, never a
+    mosaic; positions then follow the plan's order.
     """
 
     def __init__(
@@ -44,26 +49,31 @@ class TrainSamples:
         imgsz: int,
         augment: AugmentConfig,
         seed: int,
+        rect: RectPlan | None = None,
     ) -> None:
         self.samples = samples
         self.store = store
         self.imgsz = imgsz
         self.augment = augment
         self.seed = seed
+        self.rect = rect
         self._outlines = any(sample.has_polygons for sample in samples)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def item(self, epoch: int, position: int, index: int) -> Item:
-        """Return the item at a position of an epoch that begins with picture `index`."""
-        side = (self.imgsz, self.imgsz)
-        if self._rng(epoch, position, "mosaic?").random() < self.augment.mosaic:
-            image, rows = self._mosaic(epoch, position, index, "mosaic")
-            image, rows = self._mixup(epoch, position, image, rows)
+    def item(self, epoch: int, position: int, index: int, pool: Pool = None) -> Item:
+        """Return the item at a position of an epoch that begins with picture `index`.
+
+        Partners for mosaic and mixup come from the `pool`, picture numbers as many as there are pictures;
+        without one, from all pictures alike.
+        """
+        if self._is_mosaic(epoch, position):
+            image, rows = self._mosaic(epoch, position, index, pool, "mosaic")
+            image, rows = self._mixup(epoch, position, image, rows, pool)
         else:
             image, rows = self._single(epoch, position, index)
-        rows = xyxy_px_to_xywh_norm(rows, side)
+        rows = xyxy_px_to_xywh_norm(rows, (image.shape[0], image.shape[1]))
         if self.augment.colours:
             strength = self.augment.hsv_h, self.augment.hsv_s, self.augment.hsv_v
             image = aug.apply_hsv(image, aug.draw_hsv(self._rng(epoch, position, "hsv"), *strength))
@@ -76,19 +86,24 @@ class TrainSamples:
     def _rng(self, epoch: int, position: int, purpose: str) -> np.random.Generator:
         return generator(self.seed, epoch, position, purpose)
 
+    def _is_mosaic(self, epoch: int, position: int) -> bool:
+        return self.rect is None and self._rng(epoch, position, "mosaic?").random() < self.augment.mosaic
+
     def _single(self, epoch: int, position: int, index: int) -> tuple[ImageArray, FloatArray]:
         """Return one picture, letterboxed and moved, with its rows `class x1 y1 x2 y2` in pixels."""
-        side = (self.imgsz, self.imgsz)
-        image, rows, _ = letterboxed(self.store.get(index), self.samples[index].rows, side, upscale=True)
+        frame = (self.imgsz, self.imgsz) if self.rect is None else self.rect.shape_at(position)
+        image, rows, _ = letterboxed(self.store.get(index), self.samples[index].rows, frame, upscale=True)
         draw = self._perspective(epoch, position, "perspective")
-        matrix = perspective_matrix(draw, side, side)
-        return render([whole(image)], side, matrix, side), map_labels(rows, None, matrix, side, draw.scale)
+        matrix = perspective_matrix(draw, frame, frame)
+        return render([whole(image)], frame, matrix, frame), map_labels(rows, None, matrix, frame, draw.scale)
 
-    def _mosaic(self, epoch: int, position: int, index: int, purpose: str) -> tuple[ImageArray, FloatArray]:
+    def _mosaic(
+        self, epoch: int, position: int, index: int, pool: Pool, purpose: str
+    ) -> tuple[ImageArray, FloatArray]:
         """Return four pictures in one, with the rows `class x1 y1 x2 y2` in pixels that are in sight."""
         side = self.imgsz
         rng = self._rng(epoch, position, purpose)
-        layout = draw_mosaic(rng, index, len(self.samples), side)
+        layout = draw_mosaic(rng, index, len(self.samples), side, pool)
         tiles = place_tiles([self.store.get(i) for i in layout.indices], layout.centre_yx, side)
         members = [self.samples[i] for i in layout.indices]
         placed = zip(tiles, members, strict=True)
@@ -113,7 +128,7 @@ class TrainSamples:
         return render(tiles, canvas, matrix, (side, side)), mapped
 
     def _mixup(
-        self, epoch: int, position: int, image: ImageArray, rows: FloatArray
+        self, epoch: int, position: int, image: ImageArray, rows: FloatArray, pool: Pool
     ) -> tuple[ImageArray, FloatArray]:
         """Blend with a second mosaic, if the draw says so."""
         if self.augment.mixup == 0:
@@ -122,7 +137,8 @@ class TrainSamples:
         if rng.random() >= self.augment.mixup:
             return image, rows
         partner = int(rng.integers(0, len(self.samples)))
-        second, more = self._mosaic(epoch, position, partner, "mixup-mosaic")
+        partner = partner if pool is None else int(pool[partner])
+        second, more = self._mosaic(epoch, position, partner, pool, "mixup-mosaic")
         return aug.apply_mixup(image, second, aug.draw_mixup(rng)), np.concatenate([rows, more])
 
     def _perspective(self, epoch: int, position: int, purpose: str) -> PerspectiveDraw:
@@ -182,7 +198,7 @@ class ValSamples:
         sample = self.samples[index]
         resized = self.store.get(index)
         height, width = resized.shape[:2]
-        frame = self.plan.shapes_hw[position // self.plan.batch_size]
+        frame = self.plan.shape_at(position)
         image, rows, pad_wh = letterboxed(resized, sample.rows, frame, upscale=False)
         shape = ImageShape(
             original_hw=(sample.height, sample.width),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from yolocore.data.geometry import FloatArray, Matrix, is_affine, map_points, xywh_norm_to_xyxy_px
 from yolocore.data.pixels import FILL, ImageArray, as_image
@@ -35,10 +36,20 @@ class Tile:
     region: tuple[int, int, int, int]
 
 
-def draw_mosaic(rng: np.random.Generator, index: int, count: int, side: int) -> MosaicDraw:
-    """Draw the meeting point (y first) and three partners out of `count` pictures, in random order."""
+def draw_mosaic(
+    rng: np.random.Generator,
+    index: int,
+    count: int,
+    side: int,
+    pool: npt.NDArray[np.int64] | None = None,
+) -> MosaicDraw:
+    """Draw the meeting point (y first) and three partners out of `count` pictures, in random order.
+
+    With a `pool` of `count` picture numbers the partners come from it, as often as they are in it.
+    """
     y, x = rng.uniform(side / 2, 3 * side / 2, size=2)
-    indices = np.array([index, *rng.integers(0, count, size=3)])
+    partners = rng.integers(0, count, size=3)
+    indices = np.array([index, *(partners if pool is None else pool[partners])])
     rng.shuffle(indices)
     a, b, c, d = (int(i) for i in indices)
     return MosaicDraw((int(y), int(x)), (a, b, c, d))

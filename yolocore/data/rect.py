@@ -18,6 +18,10 @@ class RectPlan:
     shapes_hw: tuple[tuple[int, int], ...]
     batch_size: int
 
+    def shape_at(self, position: int) -> tuple[int, int]:
+        """Return (height, width) of the batch that a place belongs to."""
+        return self.shapes_hw[position // self.batch_size]
+
 
 def plan_rectangles(
     sizes_hw: Sequence[tuple[int, int]], *, batch_size: int, imgsz: int, stride: int = 32, pad: float = 0.5

@@ -37,3 +37,11 @@ def test_quads_drop_incomplete_fours() -> None:
     quads = apply_quad(batch, coins)
     assert quads.images.shape == (1, 3, 16, 20)
     assert quads.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_quads_keep_the_place_in_the_run() -> None:
+    batch = collate([item(n) for n in range(4)], epoch=3, index=4, positions=range(16, 20))
+    quads = apply_quad(batch, [0.9])
+    assert (quads.epoch, quads.index, quads.positions) == (3, 4, [16, 17, 18, 19])
+    assert quads.paths == ["p0"]
+    assert quads.input_hw == (16, 20)
