@@ -26,36 +26,65 @@ Progress = Callable[[int, int], None]
 Load = Callable[[int], ImageArray]
 
 HEADROOM = 0.8  # a cache may take this share of what is free
+# Files of limit and use, and the entry of memory.stat for file cache that is not in use: cgroup 2, cgroup 1.
+_CGROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def choose_cache(
-    wanted: CacheKind, size_bytes: int, cache_dir: Path | None, warn: Callable[[str], None]
+    wanted: CacheKind,
+    size_bytes: int,
+    path: Path | None,
+    warn: Callable[[str], None],
+    *,
+    free_memory: Callable[[], int] | None = None,
 ) -> CacheKind:
-    """Return the cache that fits: RAM steps down to disk, disk to none, each with a warning."""
+    """Return the cache that fits: RAM steps down to disk, disk to none, each with a warning.
+
+    `path` is where a pack on disk would lie, or already lies; None if there is no folder for it.
+    """
     if wanted == "ram":
-        free = available_memory_bytes()
+        free = (free_memory or available_memory_bytes)()
         if size_bytes <= free * HEADROOM:
             return "ram"
         warn(f"image cache: {_mb(size_bytes)} do not fit into {_mb(free)} of free memory")
         wanted = "disk"
-    if wanted == "disk":
-        if cache_dir is None:
-            warn("image cache: there is no folder to cache on disk; pictures are decoded each time")
-            return "none"
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache_dir).free
-        if size_bytes <= free * HEADROOM:
+    return "none" if wanted == "none" else _choose_disk(size_bytes, path, warn)
+
+
+def _choose_disk(size_bytes: int, path: Path | None, warn: Callable[[str], None]) -> CacheKind:
+    if path is None:
+        warn("image cache: there is no folder to cache on disk; pictures are decoded each time")
+        return "none"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_whole(path, size_bytes):  # it takes no more space than it has
             return "disk"
-        warn(f"image cache: {_mb(size_bytes)} do not fit into {_mb(free)} of free disk")
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        warn(f"image cache: its folder cannot be used: {error.strerror}; pictures are decoded each time")
+        return "none"
+    if size_bytes <= free * HEADROOM:
+        return "disk"
+    warn(f"image cache: {_mb(size_bytes)} do not fit into {_mb(free)} of free disk")
     return "none"
 
 
-def available_memory_bytes() -> int:
-    """Return how much memory may be taken without swapping: the kernel's figure, capped by the cgroup."""
-    free = _meminfo_available()
-    limit, used = _read_int("/sys/fs/cgroup/memory.max"), _read_int("/sys/fs/cgroup/memory.current")
-    if limit is not None and used is not None:
-        free = min(free, max(limit - used, 0))
+def available_memory_bytes(
+    meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return how much memory may be taken without swapping: the kernel's figure, capped by the cgroup.
+
+    What the cgroup counts of unused file cache is given back when memory is asked for, so it is free.
+    """
+    free = _meminfo_available(meminfo)
+    for limit_name, used_name, cache_name in _CGROUPS:
+        limit, used = _read_int(cgroup / limit_name), _read_int(cgroup / used_name)
+        if limit is not None and used is not None:
+            cached = _read_entry((cgroup / used_name).with_name("memory.stat"), cache_name)
+            free = min(free, max(limit - max(used - cached, 0), 0))
     return free
 
 
@@ -82,8 +111,9 @@ def pack_on_disk(
     One process at a time makes it, the others wait and use it. Raises DiskFullError, and what `load` raises.
     """
     size_bytes = max(packed_bytes(shapes_hw), 1)
-    with _lock(path.with_suffix(".lock")):
-        if not path.is_file() or path.stat().st_size != size_bytes:
+    with _lock(path):
+        if not _is_whole(path, size_bytes):
+            _remove_leftovers(path)
             _write(shapes_hw, load, path, num_threads, progress)
     mapped: ImageArray = np.memmap(path, dtype=np.uint8, mode="r", shape=(size_bytes,)).view(np.ndarray)
     return _views(mapped, shapes_hw)
@@ -153,24 +183,44 @@ def _named_disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
+    with _named_disk_errors(path):
+        file = path.with_suffix(".lock").open("wb")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _meminfo_available() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
+def _is_whole(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == max(size_bytes, 1)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what makers of this pack left when they were killed; only one at a time holds the lock."""
+    for left in path.parent.glob(f"{path.stem}*.part"):
+        left.unlink(missing_ok=True)
+
+
+def _meminfo_available(meminfo: Path) -> int:
+    for line in meminfo.read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _read_int(path: str) -> int | None:
+def _read_int(path: Path) -> int | None:
     try:
-        text = Path(path).read_text().strip()
+        text = path.read_text().strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _read_entry(path: Path, name: str) -> int:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def _mb(size_bytes: int) -> str:

@@ -175,12 +175,12 @@ def _list_entry(data: DataYaml, entry: str, data_yaml_path: Path) -> list[Path]:
     """Return the pictures of one entry of data.yaml: a folder, searched recursively, or a list file."""
     base = data_yaml_path.resolve().parent / data.path
     place = base / entry
-    if not place.exists() and entry.startswith("../"):
+    if entry.startswith("../") and not _exists(place):
         place = base / entry.removeprefix("../")
-    if place.is_dir():
+    if _exists(place) and place.is_dir():
         return [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if place.is_file() and place.suffix.lower() == ".txt":
-        lines = (line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines())
+    if _exists(place) and place.is_file() and place.suffix.lower() == ".txt":
+        lines = (line.strip() for line in _list_text(place).splitlines())
         listed = [place.parent / line.removeprefix("./") for line in lines if line]
         return [path for path in listed if path.suffix.lower() in SUFFIXES]
     raise DatasetError(
@@ -189,3 +189,24 @@ def _list_entry(data: DataYaml, entry: str, data_yaml_path: Path) -> list[Path]:
         place=data_yaml_path.name,
         value=entry,
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for any file
+        return False
+
+
+def _list_text(path: Path) -> str:
+    data = _read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DatasetError(
+            f"{path}:{line}: the list of pictures is not UTF-8 text",
+            code="DATA_ENCODING",
+            place=f"{path}:{line}",
+            value=f"byte {error.start}",
+        ) from error

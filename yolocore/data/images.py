@@ -12,40 +12,47 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from yolocore.data.cache import CacheKind, Progress, choose_cache, pack_in_memory, pack_on_disk, packed_bytes
 from yolocore.data.files import Sample
-from yolocore.data.pixels import ImageArray, as_image
-from yolocore.data.scan import ends_properly, why_undecodable
-from yolocore.errors import DatasetError
+from yolocore.data.pixels import ImageArray, as_image, decode
+from yolocore.data.scan import ends_properly, too_large, why_undecodable
+from yolocore.errors import DatasetError, DiskFullError
 
 
 def read_image(path: Path, name: str | None = None, *, strict: bool = True) -> ImageArray:
     """Decode a picture to BGR, HWC uint8, turned upright; any format becomes three 8-bit channels.
 
     Raises DatasetError naming the file (or `name`) if it is missing or no picture; with `strict` also if it
-    is a JPEG that was cut off.
+    is too large, or a JPEG that was cut off.
     """
-    shown = name or str(path)
+    return _decoded(_read_bytes(path, name or str(path)), name or str(path), strict=strict)
+
+
+def _read_bytes(path: Path, shown: str) -> bytes:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"{shown} cannot be read: {error.strerror}", code="IMAGE_MISSING", place=shown
-        ) from error
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{shown} cannot be read: {reason}", code="IMAGE_MISSING", place=shown) from error
+
+
+def _decoded(data: bytes, shown: str, *, strict: bool) -> ImageArray:
+    large = too_large(data) if strict else None
+    if large:
+        raise DatasetError(f"{shown} is too large: {large}", code="IMAGE_TOO_LARGE", place=shown)
     if not ends_properly(data):
         broken = why_undecodable(data) if strict else None
         if broken:
             raise DatasetError(f"{shown} is cut off: {broken}", code="IMAGE_TRUNCATED", place=shown)
         data += b"\xff\xd9"  # decoding from memory needs the end marker; what is missing becomes grey
-    try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        image = None
+    image = decode(data)
     if image is None:
-        raise DatasetError(f"{shown} is not a readable picture", code="IMAGE_UNREADABLE", place=shown)
-    return as_image(image)
+        reason = why_undecodable(data) or "its kind of pixels is not taken"
+        raise DatasetError(
+            f"{shown} is not a readable picture: {reason}", code="IMAGE_UNREADABLE", place=shown
+        )
+    return image
 
 
 def resized_hw(hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
@@ -96,15 +103,19 @@ class ImageStore:
         self.area = area
         self.shapes_hw = [resized_hw((sample.height, sample.width), imgsz) for sample in samples]
         self.size_bytes = packed_bytes(self.shapes_hw)
-        self.cache_kind = choose_cache(cache, self.size_bytes, cache_dir, warn)
+        path = cache_dir / f"{self.content_key()}.pack" if cache_dir and cache != "none" else None
+        self.cache_kind = choose_cache(cache, self.size_bytes, path, warn)
         self._pack: list[ImageArray] | None = None
         if self.cache_kind == "ram":
             self._pack = pack_in_memory(self.shapes_hw, self.load, num_threads=num_threads, progress=progress)
-        elif self.cache_kind == "disk" and cache_dir is not None:
-            path = cache_dir / f"{self.content_key()}.pack"
-            self._pack = pack_on_disk(
-                self.shapes_hw, self.load, path, num_threads=num_threads, progress=progress
-            )
+        elif self.cache_kind == "disk" and path is not None:
+            try:
+                self._pack = pack_on_disk(
+                    self.shapes_hw, self.load, path, num_threads=num_threads, progress=progress
+                )
+            except DiskFullError as error:  # a cache is only for speed; others may have filled the disk since
+                warn(f"{error.message}; pictures are decoded each time")
+                self.cache_kind = "none"
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -127,11 +138,19 @@ class ImageStore:
     def load(self, index: int) -> ImageArray:
         """Decode and resize picture `index` from its file.
 
-        Raises DatasetError also if its size is not the one recorded, since labels depend on it.
+        Raises DatasetError also if its bytes or pixels are not as many as recorded: labels depend on them.
         """
         sample = self.samples[index]
         name = sample.name or str(sample.path)
-        image = read_image(sample.path, name, strict=not sample.checked)
+        data = _read_bytes(sample.path, name)
+        if sample.num_bytes not in (0, len(data)):
+            raise DatasetError(
+                f"{name} has {len(data)} bytes, had {sample.num_bytes} when it was checked; "
+                "a dataset must not change while it is used",
+                code="IMAGE_CHANGED",
+                place=name,
+            )
+        image = _decoded(data, name, strict=not sample.checked)
         if image.shape[:2] != (sample.height, sample.width):
             raise DatasetError(
                 f"{name} is {image.shape[1]}x{image.shape[0]}, recorded as {sample.width}x{sample.height}",

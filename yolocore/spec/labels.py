@@ -14,6 +14,7 @@ from typing import Literal
 MIN_POLYGON_NUMBERS = 7  # the class and three points
 BOX_NUMBERS = 5
 MAX_SHOWN_VALUE = 120
+MAX_LABEL_BYTES = 8 << 20  # over a hundred thousand boxes; a larger file is something else
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import torch
 
 from yolocore.errors import DiskFullError, OutOfMemoryError
-from yolocore.train.files import FULL
+from yolocore.train.files import FULL, disk_full
 
-CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "bad_alloc")
 DISK = ("No space left on device", "file write failed")
 
 
 @contextmanager
 def naming_failures() -> Iterator[None]:
-    """Turn torch's and the system's refusals into OutOfMemoryError and DiskFullError."""
+    """Turn torch's, OpenCV's and the system's refusals into OutOfMemoryError and DiskFullError."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError(_memory_hint(error)) from error
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise OutOfMemoryError(_memory_hint(error)) from error
+        raise
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise OutOfMemoryError(_memory_hint(error)) from error
         if error.errno in FULL:
-            raise DiskFullError("no space left on the disk", place=error.filename) from error
+            raise disk_full(error, place=error.filename) from error
         raise
     except RuntimeError as error:
         text = str(error)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from yolocore.errors import DiskFullError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, the size of a file
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,18 @@ class Written:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn the system's "no space left" into DiskFullError with the path."""
+    """Turn the system's "no space left" and its like into DiskFullError with the path."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise DiskFullError("no space left on the disk", place=str(path)) from error
+            raise disk_full(error, place=str(path)) from error
         raise
+
+
+def disk_full(error: OSError, place: str | None) -> DiskFullError:
+    """Return the named error for one of the system's errors in FULL."""
+    return DiskFullError(f"{place or 'a file'} cannot be written: {error.strerror}", place=place)
 
 
 def publish(path: Path, data: bytes | memoryview, *, durable: bool = True) -> Written:
@@ -63,6 +68,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers left in a folder when they were killed; nobody else may be writing there."""
+    for left in folder.glob(".*.part"):
+        left.unlink(missing_ok=True)
 
 
 def describe(path: Path) -> Written:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.pictures import huge_png
 from tests.yolocore.data.conftest import MakeSamples
 from yolocore.data import cache
 from yolocore.data.images import ImageStore, read_image, resize_image, resized_hw
@@ -79,10 +82,14 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
     unended.write_bytes(whole.read_bytes()[:-2])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("hello")
+    Image.new("F", (20, 20)).save(tmp_path / "float.tif")
+    (tmp_path / "huge.png").write_bytes(huge_png(20_000, 20_000))
     for name, code in (
         ("cut.jpg", "IMAGE_TRUNCATED"),
         ("unended.jpg", "IMAGE_TRUNCATED"),
         ("empty.png", "IMAGE_UNREADABLE"),
+        ("float.tif", "IMAGE_UNREADABLE"),
+        ("huge.png", "IMAGE_TOO_LARGE"),
         ("text.png", "IMAGE_UNREADABLE"),
         ("none.png", "IMAGE_MISSING"),
     ):
@@ -97,6 +104,23 @@ def test_a_size_other_than_recorded_is_refused(make_samples: MakeSamples) -> Non
     cv2.imwrite(str(samples[0].path), np.zeros((200, 100, 3), np.uint8))
     with pytest.raises(DatasetError, match="000.png"):
         ImageStore(samples, 32).get(0)
+
+
+@pytest.mark.parametrize("name", ["grey.pfm", "colour.pfm"])
+def test_pictures_of_floats_have_three_channels_too(tmp_path: Path, name: str) -> None:
+    shape = (12, 20) if name == "grey.pfm" else (12, 20, 3)
+    cv2.imwrite(str(tmp_path / name), np.ones(shape, np.float32))
+    assert read_image(tmp_path / name).shape == (12, 20, 3)
+
+
+def test_bytes_that_changed_since_the_check_are_refused(make_samples: MakeSamples) -> None:
+    (sample,) = make_samples(1)
+    sample = replace(sample, num_bytes=sample.path.stat().st_size)
+    ImageStore([sample], 32).get(0)
+    sample.path.write_bytes(sample.path.read_bytes() + b"more")
+    with pytest.raises(DatasetError, match="000.png") as caught:
+        ImageStore([sample], 32).get(0)
+    assert caught.value.code == "IMAGE_CHANGED"
 
 
 @pytest.mark.parametrize("kind", ["none", "ram", "disk"])
@@ -159,13 +183,103 @@ def test_a_cut_pack_is_made_anew(make_samples: MakeSamples, tmp_path: Path) -> N
 
 def test_what_does_not_fit_steps_down_with_a_warning(tmp_path: Path) -> None:
     warnings: list[str] = []
+    pack = tmp_path / "cache" / "a.pack"
     huge = 10**18
-    assert cache.choose_cache("ram", huge, tmp_path, warnings.append) == "none"
+    assert cache.choose_cache("ram", huge, pack, warnings.append) == "none"
     assert ["memory" in warnings[0], "disk" in warnings[1]] == [True, True]
-    assert cache.choose_cache("ram", cache.available_memory_bytes(), tmp_path, warnings.append) == "disk"
     assert cache.choose_cache("disk", 1, None, warnings.append) == "none"
     assert cache.choose_cache("none", huge, None, warnings.append) == "none"
-    assert len(warnings) == 4
+    assert len(warnings) == 3
+
+
+@pytest.mark.parametrize(("size_bytes", "kind"), [(800, "ram"), (801, "disk")])
+def test_a_fifth_of_the_free_memory_stays_free(tmp_path: Path, size_bytes: int, kind: str) -> None:
+    warnings: list[str] = []
+    pack = tmp_path / "a.pack"
+    chosen = cache.choose_cache("ram", size_bytes, pack, warnings.append, free_memory=lambda: 1000)
+    assert (chosen, len(warnings)) == (kind, size_bytes == 801)
+
+
+def test_a_pack_that_is_there_needs_no_more_space(tmp_path: Path) -> None:
+    pack = tmp_path / "a.pack"
+    size_bytes = shutil.disk_usage(tmp_path).free + (1 << 30)  # a hole in a file takes no space
+    with pack.open("wb") as file:
+        file.truncate(size_bytes)
+    assert cache.choose_cache("disk", size_bytes, pack, warn=pytest.fail) == "disk"
+    assert cache.choose_cache("disk", size_bytes + 1, pack, warn=lambda message: None) == "none"
+
+
+def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    (tmp_path / "file").write_text("")
+    assert cache.choose_cache("disk", 1, tmp_path / "file/cache/a.pack", warnings.append) == "none"
+    assert "folder" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 2000 * 1024),
+        ({"memory.max": "max\n", "memory.current": "5\n"}, 2000 * 1024),
+        ({"memory.max": "900000\n", "memory.current": "500000\n"}, 400_000),
+        (
+            {
+                "memory.max": "900000\n",
+                "memory.current": "500000\n",
+                "memory.stat": "anon 1\ninactive_file 9\n",
+            },
+            400_009,
+        ),
+        ({"memory.max": "900000\n", "memory.current": "950000\n"}, 0),
+        (
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/memory.usage_in_bytes": "500000",
+            },
+            2000 * 1024,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "600000",
+                "memory/memory.usage_in_bytes": "500000",
+                "memory/memory.stat": "inactive_file 7\ntotal_inactive_file 11\n",
+            },
+            100_011,
+        ),
+    ],
+)
+def test_free_memory_is_the_kernels_figure_capped_by_the_control_group(
+    tmp_path: Path, files: dict[str, str], free: int
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    2000 kB\n")
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cache.available_memory_bytes(meminfo, tmp_path) == free
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    make_samples: MakeSamples, tmp_path: Path
+) -> None:
+    samples, folder = make_samples(3), tmp_path / "cache"
+    warnings: list[str] = []
+    pack = folder / f"{ImageStore(samples, 48).content_key()}.pack"
+    pack.mkdir(parents=True)  # a folder in its place: renaming onto it is refused, as a full disk would be
+    store = ImageStore(samples, 48, cache="disk", cache_dir=folder, warn=warnings.append)
+    assert store.cache_kind == "none" and len(warnings) == 1
+    np.testing.assert_array_equal(store.get(1), ImageStore(samples, 48).get(1))
+    assert not list(folder.glob("*.part"))
+
+
+def test_what_a_killed_maker_left_goes_with_the_next(make_samples: MakeSamples, tmp_path: Path) -> None:
+    samples, folder = make_samples(3), tmp_path / "cache"
+    folder.mkdir()
+    key = ImageStore(samples, 48).content_key()
+    (folder / f"{key}abc.part").write_bytes(b"half")
+    (folder / "another.part").write_bytes(b"of another pack")
+    ImageStore(samples, 48, cache="disk", cache_dir=folder)
+    assert {path.name for path in folder.iterdir()} == {"another.part", f"{key}.lock", f"{key}.pack"}
 
 
 def test_no_samples_are_no_problem(tmp_path: Path) -> None:
