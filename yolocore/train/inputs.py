@@ -6,6 +6,7 @@ It must not know the configuration or the loop.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from yolocore.data.files import Sample, as_single_class, manifest_samples, scan_yolo_folder
-from yolocore.errors import ArchitectureError, ConfigError, DatasetError
+from yolocore.errors import ArchitectureError, ConfigError, DatasetError, Problem
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.dataset import Manifest
 from yolocore.spec.events import Log, TrainEvent, Warned
@@ -25,6 +26,7 @@ from yolocore.weights.read import read_weights
 from yolocore.weights.transfer import transfer
 
 Warn = Callable[[str, str], None]
+MAX_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,8 @@ def read_manifest(manifest: Path, images_root: Path, *, single_cls: bool, warn: 
 def read_folder(data_yaml: Path, *, single_cls: bool, warn: Warn) -> Data:
     """Read names and samples from a YOLO folder; `warn` hears of every bad image. Raises DatasetError."""
     names, splits, problems = scan_yolo_folder(data_yaml)
-    for problem in problems:
-        warn(problem.code, f"{problem.file or data_yaml.name}: {problem.message}")
-    return _checked(names, splits, single_cls=single_cls, warn=warn)
+    _tell(problems, data_yaml.name, warn)
+    return _checked(names, splits, single_cls=single_cls, warn=warn, problems=problems)
 
 
 def plan_run(text: str, *, name: str, num_classes: int, imgsz: int) -> Plan:
@@ -108,12 +109,35 @@ def val_stride(plan: Plan) -> int:
     return math.lcm(32, *(int(stride) for stride in plan.strides), common_stride(plan.architecture))
 
 
+def _tell(problems: Sequence[Problem], source: str, warn: Warn) -> None:
+    """Warn of each problem with its place and value; of many of one kind, of the first ones and how many."""
+    counts: Counter[str] = Counter()
+    for problem in problems:
+        counts[problem.code] += 1
+        if counts[problem.code] <= MAX_TOLD:
+            place = f"{problem.file or source}{f':{problem.line}' if problem.line else ''}"
+            warn(problem.code, f"{place}: {problem.message}{f' ({problem.value})' if problem.value else ''}")
+    for code, count in counts.items():
+        if count > MAX_TOLD:
+            warn(code, f"{count - MAX_TOLD} more of this kind")
+
+
 def _checked(
-    names: Sequence[str], splits: Mapping[str, list[Sample]], *, single_cls: bool, warn: Warn
+    names: Sequence[str],
+    splits: Mapping[str, list[Sample]],
+    *,
+    single_cls: bool,
+    warn: Warn,
+    problems: Sequence[Problem] = (),
 ) -> Data:
     for split in ("train", "val"):
         if not splits[split]:
-            raise DatasetError(f"there are no images in the split {split}", place=split)
+            raise DatasetError(
+                f"there are no images in the split {split}"
+                + (", or none that can be used" if problems else ""),
+                place=split,
+                problems=problems[:MAX_TOLD],
+            )
     if not _labelled(splits["train"]):
         raise DatasetError(
             f"none of the {len(splits['train'])} images in the split train has a label; there is nothing "
@@ -126,7 +150,20 @@ def _checked(
     if single_cls:
         names = names if len(names) == 1 else ["item"]
         splits = {name: as_single_class(samples) for name, samples in splits.items()}
+    _tell_unlabelled_classes(names, splits["train"], warn)
     return Data(list(names), splits["train"], splits["val"])
+
+
+def _tell_unlabelled_classes(names: Sequence[str], samples: Sequence[Sample], warn: Warn) -> None:
+    seen = {int(cls) for sample in samples for cls in sample.rows[:, 0]}
+    missing = [name for number, name in enumerate(names) if number not in seen]
+    if missing:
+        shown = ", ".join(missing[:MAX_TOLD]) + (", ..." if len(missing) > MAX_TOLD else "")
+        warn(
+            "CLASS_WITHOUT_LABELS",
+            f"{len(missing)} of {len(names)} classes have no label in the split train and cannot be learned: "
+            f"{shown}",
+        )
 
 
 def _labelled(samples: Sequence[Sample]) -> bool:
