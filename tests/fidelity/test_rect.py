@@ -1,4 +1,7 @@
-"""Rectangular batches: order, batch shapes, and each item's shape, ratio, padding and first label."""
+"""Rectangular batches: order, batch shapes, and each item's shape, ratio, padding and first label.
+
+Once as validation makes them, once as training does, with all augmentation off.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ import numpy as np
 import pytest
 
 from tests.fidelity.harness import Case, assert_close, cases
-from yolocore.data.dataset import ValSamples
+from yolocore.data.augment import AugmentConfig
+from yolocore.data.dataset import TrainSamples, ValSamples
 from yolocore.data.files import Sample, rows_array
 from yolocore.data.images import ImageStore
+from yolocore.data.loader import TrainLoader
+from yolocore.data.rect import plan_rectangles
+
+UNCHANGED = AugmentConfig(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def build_samples(case: Case, folder: Path) -> list[Sample]:
@@ -44,3 +52,26 @@ def test_rect(case: Case, tmp_path: Path) -> None:
         assert_close(item.shape.ratio_hw, expected["ratio_hw"], 1e-9, "ratio")
         assert_close(item.shape.pad_wh, expected["pad_wh"], 1e-9, "pad")
         assert_close(item.rows[0], expected["label"][1:], 1e-4, "label")
+
+
+@pytest.mark.parametrize("case", cases("rect"), ids=str)
+def test_rect_training(case: Case, tmp_path: Path) -> None:
+    samples = build_samples(case, tmp_path)
+    imgsz, batch_size = case.meta["imgsz"], case.meta["bs"]
+    plan = plan_rectangles(
+        [(sample.height, sample.width) for sample in samples],
+        batch_size=batch_size,
+        imgsz=imgsz,
+        stride=case.meta["stride"],
+        pad=case.meta["pad"],
+    )
+    train = TrainSamples(samples, ImageStore(samples, imgsz), imgsz, UNCHANGED, seed=0, rect=plan)
+    with TrainLoader(train, batch_size, seed=0, num_epochs=1) as loader:
+        batches = list(loader.epoch(0))
+    assert [list(batch.images.shape[2:]) for batch in batches] == case.result["batch_shapes_hw"]
+    paths = [path for batch in batches for path in batch.paths]
+    assert paths == case.result["order"]
+    labels = np.concatenate([batch.targets.numpy()[:, 1:] for batch in batches])
+    for label, expected in zip(labels, case.result["items"], strict=True):
+        if max(expected["tensor_shape"]) <= imgsz:  # larger frames enlarge in training only
+            assert_close(label, expected["label"][1:], 1e-4, "label")

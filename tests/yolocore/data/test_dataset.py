@@ -15,6 +15,7 @@ from yolocore.data.collate import Item
 from yolocore.data.dataset import TrainSamples, ValSamples
 from yolocore.data.files import Sample, rows_array
 from yolocore.data.images import ImageStore
+from yolocore.data.rect import RectPlan
 
 PLAIN = AugmentConfig(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 STRONG = AugmentConfig(
@@ -67,22 +68,60 @@ def marked_samples(folder: Path) -> list[Sample]:
     return samples
 
 
+def assert_boxes_enclose_white(item: Item) -> int:
+    """Return how many boxes were large enough to be looked into."""
+    white = item.image.min(axis=2) > 200
+    height, width = white.shape
+    checked = 0
+    for _, x, y, w, h in item.rows * (1, width, height, width, height):
+        left, right, top, bottom = (round(float(v)) for v in (x - w / 2, x + w / 2, y - h / 2, y + h / 2))
+        inside = white[top + 1 : bottom - 1, left + 1 : right - 1]
+        if inside.size >= 20:
+            assert inside.mean() > 0.9
+            checked += 1
+    return checked
+
+
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
 def test_boxes_enclose_what_they_label(tmp_path: Path, mosaic: float) -> None:
     samples = marked_samples(tmp_path)
     config = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, flipud=0.5, mosaic=mosaic)
     train = TrainSamples(samples, ImageStore(samples, 64), 64, config, seed=1)
-    checked = 0
-    for position in range(40):
-        item = train.item(0, position, position % 4)
-        white = item.image.min(axis=2) > 200
-        for _, x, y, w, h in item.rows * 64:
-            left, right, top, bottom = (round(float(v)) for v in (x - w / 2, x + w / 2, y - h / 2, y + h / 2))
-            inside = white[top + 1 : bottom - 1, left + 1 : right - 1]
-            if inside.size >= 20:
-                assert inside.mean() > 0.9
-                checked += 1
+    checked = sum(assert_boxes_enclose_white(train.item(0, position, position % 4)) for position in range(40))
     assert checked >= 40
+
+
+def test_rectangles_hold_one_picture_in_their_batch_s_shape(tmp_path: Path) -> None:
+    samples = marked_samples(tmp_path)
+    plan = RectPlan(order=(2, 0, 3, 1), shapes_hw=((64, 96), (128, 64)), batch_size=2)
+    config = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, flipud=0.5, mosaic=1, mixup=1)
+    train = TrainSamples(samples, ImageStore(samples, 64), 64, config, seed=1, rect=plan)
+    checked = 0
+    for epoch in range(10):
+        for position, index in enumerate(plan.order):
+            item = train.item(epoch, position, index)
+            assert item.image.shape[:2] == plan.shapes_hw[position // 2]
+            assert item.path == f"{index}.png"
+            assert len(item.rows) <= 1
+            checked += assert_boxes_enclose_white(item)
+    assert checked >= 20
+    plain = TrainSamples(samples, train.store, 64, PLAIN, seed=1, rect=plan).item(0, 0, 2)
+    np.testing.assert_array_equal(plain.image[:, 16:80], train.store.get(2))
+    assert (plain.image[:, :16] == 114).all()
+
+
+def test_partners_come_from_the_pool(make_samples: MakeSamples) -> None:
+    samples = [
+        replace(sample, rows=rows_array([(number, 0.5, 0.5, 0.9, 0.9)]), polygons=(None,))
+        for number, sample in enumerate(make_samples(5))
+    ]
+    config = AugmentConfig(mosaic=1, mixup=1, scale=0, translate=0)
+    train = TrainSamples(samples, ImageStore(samples, 64), 64, config, seed=1)
+    pool = np.array([3, 3, 4, 3, 4])
+    items = [train.item(0, position, 1, pool) for position in range(20)]
+    assert {int(cls) for item in items for cls in item.rows[:, 0]} == {1, 3, 4}
+    everyone = np.arange(5)
+    assert all(same(train.item(0, place, 1), train.item(0, place, 1, everyone)) for place in range(5))
 
 
 def test_validation_maps_boxes_back_to_the_file(make_samples: MakeSamples) -> None:
