@@ -16,14 +16,9 @@ from torch import Tensor, nn
 from tests.support import ranks
 from tests.support.loops import CPU
 from yolocore.errors import ConfigError, CoreError, DatasetError
-from yolocore.train.distributed import (
-    RankError,
-    check_sync_bn,
-    convert_sync_batchnorm,
-    lead,
-    spawn,
-)
+from yolocore.train.distributed import check_devices, check_sync_bn, convert_sync_batchnorm
 from yolocore.train.optim import parameter_groups
+from yolocore.train.processes import RankError, lead, spawn
 
 Found = list[dict[str, Any]]
 
@@ -120,7 +115,7 @@ def test_ranks_die_with_their_parent() -> None:
     program = (
         "import os, signal\n"
         "from tests.support import ranks\n"
-        "from yolocore.train.distributed import lead\n"
+        "from yolocore.train.processes import lead\n"
         "if __name__ == '__main__':\n"
         "    with lead(2, ranks.wait_for_ever) as group:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -160,3 +155,10 @@ def test_batch_norms_over_ranks_need_cuda() -> None:
         check_sync_bn(CPU, 2)
     assert isinstance(caught.value, CoreError)
     assert (caught.value.code, caught.value.place) == ("CONFIG_INVALID", "/sync_bn")
+
+
+def test_each_process_needs_a_device_of_its_own() -> None:
+    check_devices("cpu", 64)
+    with pytest.raises(ConfigError, match="device of its own") as caught:
+        check_devices("cuda", torch.cuda.device_count() + 1)
+    assert caught.value.place == "/world_size"
