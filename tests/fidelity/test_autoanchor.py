@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.fidelity.harness import Case, assert_close, cases
 from yolocore.data.draws import generator
-from yolocore.data.files import FloatArray, Sample, sizes_px
+from yolocore.data.files import Sample, sizes_px
 from yolocore.ops.anchors import anchor_fit, anchor_fitness, evolve_anchors, side_ratios, telling_sizes
 from yolocore.train.anchors import choose_anchors
 
@@ -19,7 +20,7 @@ SEEDS = range(5)
 SLACK = 0.015
 
 
-def golden_sizes(case: Case) -> FloatArray:
+def golden_sizes(case: Case) -> NDArray[np.float32]:
     labels = case.inputs["labels_img_cls_xywhn"]
     samples = [
         Sample(Path(), "train", width, height, labels[labels[:, 0] == number, 1:], ())

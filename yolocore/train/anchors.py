@@ -1,7 +1,7 @@
 """Which anchors a run trains with: the model's own where they fit the labels, else ones fitted to them.
 
-It decides and reports; it must not know networks, model files or who is told. Anchors are final before the
-first batch is made, and a resumed run takes them from its checkpoint.
+It decides and says what to tell; it must not know networks, model files or who listens. Anchors are final
+before the first batch is made, and a resumed run takes them from its checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from yolocore.data.draws import generator
 from yolocore.errors import ConfigError
 from yolocore.ops.anchors import AnchorFit, Floats, anchor_fit, evolve_anchors
+from yolocore.spec.events import Log, TrainEvent, Warned
 
 SMALL_LABEL_PX = 3.0
 
@@ -85,6 +86,33 @@ def choose_anchors(
     if before is not None and after.recall <= before.recall:
         return kept
     return AnchorChoice(fresh, before, after, True, small)
+
+
+def anchor_events(choice: AnchorChoice, imgsz: int) -> list[TrainEvent]:
+    """Return what a person should be told of a choice made at `imgsz` pixels; nothing where all is well."""
+    events: list[TrainEvent] = []
+    after, before = choice.after, choice.before
+    if choice.changed and after != before:
+        instead = "" if before is None else f" instead of {before.recall:.1%}"
+        pairs = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in choice.anchors_px.reshape(-1, 2).tolist())
+        told = f"anchors are fitted to the labels and can match {after.recall:.1%} of them{instead}: {pairs}"
+        events.append(Log(message=told))
+    elif choice.changed:
+        events.append(Log(message="the levels of the anchors are turned round, to grow with the strides"))
+    if not after.is_good:
+        badly = (
+            f"the anchors can match {after.recall:.1%} of the labels at {imgsz} pixels; the rest cannot be "
+            "learned: change the anchors or the image size"
+        )
+        if choice.small_labels:
+            badly += f" ({choice.small_labels} labels have a side under {SMALL_LABEL_PX:.0f} pixels)"
+        events.append(Warned(code="ANCHORS_FIT_BADLY", message=badly))
+    elif choice.changed and choice.small_labels:
+        small = (
+            f"{choice.small_labels} labels have a side under {SMALL_LABEL_PX:.0f} pixels at {imgsz} pixels"
+        )
+        events.append(Warned(code="LABELS_SMALL", message=f"{small}; they are hard to learn"))
+    return events
 
 
 def _fit(sizes: Floats, anchors: Floats, anchor_t: float) -> AnchorFit:

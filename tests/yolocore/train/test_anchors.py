@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from yolocore.errors import ConfigError
-from yolocore.train.anchors import AnchorChoice, choose_anchors
+from yolocore.spec.events import Log, Warned
+from yolocore.train.anchors import AnchorChoice, anchor_events, choose_anchors
 
 OWN = np.array(
     [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]], [[116, 90], [156, 198], [373, 326]]],
@@ -183,3 +184,41 @@ def test_given_arrays_are_left_alone() -> None:
     choice.anchors_px[:] = 1
     assert np.array_equal(sizes, before, equal_nan=True)
     assert np.array_equal(own, OWN)
+
+
+def told(choice: AnchorChoice) -> list[str]:
+    """Return a log line's text, a warning's code and text."""
+    lines = []
+    for event in anchor_events(choice, 640):
+        assert isinstance(event, Log | Warned)
+        lines.append(f"{event.code}: {event.message}" if isinstance(event, Warned) else event.message)
+    return lines
+
+
+def test_nothing_is_told_of_anchors_that_fit() -> None:
+    assert told(choose(some_sizes(200, 60))) == []
+
+
+def test_new_anchors_are_told_with_both_fits() -> None:
+    (line,) = told(choose(some_sizes(200, 60), OWN / 20))
+    assert "fitted to the labels" in line and "instead of" in line and line.count("x") == 9
+    (line,) = told(choose(some_sizes(200, 60), None))
+    assert "fitted to the labels" in line and "instead of" not in line
+
+
+def test_levels_turned_round_are_told() -> None:
+    (line,) = told(choose(some_sizes(200, 60), strides=(32, 16, 8)))
+    assert "turned round" in line
+
+
+def test_a_bad_fit_is_a_warning_that_names_small_labels() -> None:
+    (line,) = told(choose([[50, 900]] * 20, enabled=False))
+    assert line.startswith("ANCHORS_FIT_BADLY: the anchors can match 0.0% of the labels at 640 pixels")
+    assert "under 3" not in line
+    (line,) = told(choose([[1, 50]] * 20, enabled=False))
+    assert "20 labels have a side under 3 pixels" in line
+
+
+def test_anchors_fitted_to_small_labels_are_a_warning() -> None:
+    lines = told(choose(some_sizes(200, 3)))
+    assert "fitted to the labels" in lines[0] and lines[1].startswith("LABELS_SMALL: ")
