@@ -6,7 +6,7 @@ knows nothing of how an item is made or of what the batch is for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
@@ -112,7 +112,7 @@ class TrainLoader:
         assert 0 <= index < self.num_batches, (index, self.num_batches)
         return self._build(epoch * self.num_batches + index)
 
-    def set_class_maps(self, class_maps: npt.NDArray[np.floating[Any]]) -> None:
+    def set_class_maps(self, class_maps: Sequence[float] | npt.NDArray[np.floating[Any]]) -> None:
         """Draw pictures from now on by these mAP50-95 of each class, (num_classes,); zeros before the first.
 
         Call it before an epoch with the scores of the validation before it, whether the epoch is begun, gone
@@ -120,10 +120,9 @@ class TrainLoader:
         """
         assert self._weigh, "this loader does not weigh its pictures"
         rows = [sample.rows for sample in self.samples.samples]
-        weights = class_weights(class_counts(rows, len(class_maps)))
-        self._order = lru_cache(maxsize=2)(
-            partial(weighted_order, self._seed, weights=image_weights(rows, weights, class_maps))
-        )
+        per_class = class_weights(class_counts(rows, len(class_maps)))
+        weights = image_weights(rows, per_class, np.asarray(class_maps, dtype=np.float64))
+        self._order = lru_cache(maxsize=2)(partial(weighted_order, self._seed, weights=weights))
         self._prefetcher.drop()
 
     def close(self) -> None:
