@@ -16,8 +16,8 @@ from yolocore.train.anchors import choose_anchors
 
 TOLERANCE = 1e-6
 ROUNDED = 1e-4  # golden anchors are given to four decimals
-SEEDS = range(5)
-SLACK = 0.015
+SEEDS = range(9)
+SLACK = 0.01
 
 
 def golden_sizes(case: Case) -> NDArray[np.float32]:
@@ -45,13 +45,22 @@ def test_autoanchor(case: Case) -> None:
     assert_close(fitness, result["genetic_fitness"], TOLERANCE, "fitness")
 
 
+def seeded_fitness(
+    case: Case, sizes: NDArray[np.float32], num_anchors: int, seed: int, generations: int
+) -> float:
+    rng, meta = generator(seed, 0, 0, "autoanchor"), case.meta
+    found = evolve_anchors(sizes, num_anchors, meta["imgsz"], meta["thr"], rng, generations)
+    return anchor_fitness(sizes, found, meta["thr"])
+
+
 @pytest.mark.parametrize("case", cases("autoanchor"), ids=str)
 def test_evolved_anchors_are_as_fit_as_the_references(case: Case) -> None:
-    """The golden figure is one random run, so it is held against the mean of ours, less three deviations.
+    """The golden figure is one random run, so it is held against the median of ours.
 
-    Where labels are a few pixels small the floor of 2 px leaves the luck of the clustering as it is, so the
-    spread is that of the labels at hand; `SLACK` is for a spread that few runs underestimate, and is less
-    than evolution gains on labels of ordinary size.
+    It has 200 generations: on labels of ordinary size such runs end 0.0085 below our 1000 on average, with a
+    standard deviation of 0.0065, so `SLACK` covers three of these; without evolution we end 0.016 below the
+    golden figure. Where labels are a few pixels small, the floor of 2 px for what is mutated makes every
+    mutant worse: the luck of the clustering stays, and its own spread is the measure.
     """
     meta, result = case.meta, case.result
     sizes = telling_sizes(golden_sizes(case))
@@ -59,17 +68,12 @@ def test_evolved_anchors_are_as_fit_as_the_references(case: Case) -> None:
     golden = np.array(result["reference_evolved_anchors_seed1_gen200"], np.float32)
     expected = result["reference_evolved_fitness"]
     assert_close(anchor_fitness(sizes, golden, meta["thr"]), expected, ROUNDED, "fitness of golden anchors")
-    fitness = [
-        anchor_fitness(
-            sizes,
-            evolve_anchors(
-                sizes, len(golden), meta["imgsz"], meta["thr"], generator(seed, 0, 0, "autoanchor")
-            ),
-            meta["thr"],
-        )
-        for seed in SEEDS
-    ]
-    assert np.mean(fitness) >= expected - max(SLACK, 3 * np.std(fitness)), (fitness, expected)
+    started, evolved = (
+        np.array([seeded_fitness(case, sizes, len(golden), seed, generations) for seed in SEEDS])
+        for generations in (0, 1000)
+    )
+    tolerance = SLACK if (evolved > started).any() else max(SLACK, 3 * evolved.std())
+    assert np.median(evolved) >= expected - tolerance, (evolved, expected)
 
 
 @pytest.mark.parametrize("case", cases("autoanchor"), ids=str)
