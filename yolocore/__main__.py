@@ -6,9 +6,10 @@ Only reads arguments and prints; the run itself is `yolocore.run`.
 from __future__ import annotations
 
 import argparse
+import copy
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
@@ -19,7 +20,7 @@ from yolocore.errors import ArchitectureError, CheckpointError, ConfigError, Cor
 from yolocore.spec.config import CacheName, Hyperparameters, TrainConfig, parse_config, preset_names
 from yolocore.spec.events import TrainEvent
 from yolocore.spec.zoo import ZOO, zoo_text
-from yolocore.train.checkpoint import checkpoints_in
+from yolocore.train.checkpoint import checkpoints_in, load_checkpoint
 from yolocore.train.console import line_of
 from yolocore.train.protocols import Wish
 
@@ -44,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train on a YOLO folder")
     train.add_argument("--data", type=Path, required=True, help="data.yaml of a YOLO folder")
-    train.add_argument("--cfg", default="yolov5n.yaml", help="model YAML, a file or a public name")
+    train.add_argument(
+        "--cfg", help="model YAML, a file or a public name (default: yolov5n, or the checkpoint's)"
+    )
     train.add_argument("--weights", type=Path, help="start from this .pt: a published one, or our own")
     train.add_argument("--out", type=Path, required=True, help="folder for weights, table and pictures")
     train.add_argument("--epochs", type=int)
@@ -71,7 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="newest",
         metavar="CKPT",
-        help="go on from a checkpoint (default: the newest in --out)",
+        help="go on from a checkpoint (default: the newest in --out) with its settings; "
+        "a finished run goes on if it is given more --epochs",
     )
     return parser
 
@@ -81,8 +85,12 @@ def train_command(options: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(options.out, options.resume)
     if checkpoint is None and (options.out / "artifacts").exists():
         raise ConfigError("the folder holds a run; choose another, or --resume it", place=str(options.out))
-    config = read_config(options)
-    cfg_name, cfg_text = read_architecture(options.cfg)
+    before = load_checkpoint(checkpoint).identity if checkpoint else {}
+    config = read_config(options, before.get("config", {}))
+    if options.cfg is None and "architecture" in before:
+        cfg_name, cfg_text = before["architecture_name"], before["architecture"]
+    else:
+        cfg_name, cfg_text = read_architecture(options.cfg or "yolov5n")
 
     from yolocore.run import train
     from yolocore.train.request import RunRequest, RunSettings
@@ -117,9 +125,11 @@ def train_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_config(options: argparse.Namespace) -> TrainConfig:
-    """Return the configuration the options ask for; raises ConfigError."""
-    values: dict[str, Any] = {}
+def read_config(options: argparse.Namespace, before: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Return what the options ask for, laid over the settings of the run that goes on; raises ConfigError."""
+    values: dict[str, Any] = copy.deepcopy(dict(before or {}))
+    if options.preset is not None:
+        values.pop("hyp", None)
     for name in ("epochs", "batch", "imgsz", "seed", "preset"):
         if getattr(options, name) is not None:
             values[name] = getattr(options, name)

@@ -20,25 +20,33 @@ from yolocore.data.dataset import TrainSamples, ValSamples
 from yolocore.data.files import Sample
 from yolocore.data.images import ImageStore
 from yolocore.data.loader import TrainLoader, ValLoader
+from yolocore.data.place import MultiScale
+from yolocore.data.rect import RectPlan, plan_rectangles
+from yolocore.errors import ConfigError
 from yolocore.loss.detection import DetectionLoss, scale_gains
 from yolocore.model.network import Network
 from yolocore.ops.assign import assign_targets
 from yolocore.spec.config import TrainConfig
 from yolocore.spec.events import TrainEvent
+from yolocore.train.accord import Accord, Evaluate
+from yolocore.train.amp_check import AmpCheck, check_amp, check_side, synthetic_batch
+from yolocore.train.batchsize import LARGEST, BatchChoice, CpuMeter, CudaMeter, choose_batch, trial_step
 from yolocore.train.checkpoint import Position
+from yolocore.train.distributed import Group
 from yolocore.train.ema import Ema
 from yolocore.train.evaluator import Evaluator
 from yolocore.train.inputs import Data
 from yolocore.train.optim import build_optimizer
-from yolocore.train.outputs import RunFolder
 from yolocore.train.precision import Precision
-from yolocore.train.protocols import Wish
+from yolocore.train.protocols import Output, Wish
 from yolocore.train.request import RunSettings
 from yolocore.train.schedule import Schedule, scaled_weight_decay
 from yolocore.train.stopping import EarlyStopping
 from yolocore.train.trainer import Trainer
 
 QUAD = 4
+CPU_BATCH = 16
+AMP_CHECK_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -61,14 +69,50 @@ class Wiring:
     anchors_grid: np.ndarray[Any, np.dtype[np.float32]]
     warn: Callable[[str, str], None]
     check: Callable[[], None]
+    group: Group | None = None
 
-    def train_loader(self, position: Position | None) -> TrainLoader:
-        """Return the endless loader of training batches, from a resumed run's place on."""
+    def check_amp(self, network: Network) -> AmpCheck:
+        """Take a made-up batch through the network in the run's precision; nothing of it stays."""
+        side = check_side(self.val_stride)
+        made = synthetic_batch(AMP_CHECK_IMAGES, (side, side), **self._made_up(), device=self.device)
+        return check_amp(network, self.loss(), self.precision, made.images, made.targets)
+
+    def measure_batch(self, network: Network) -> BatchChoice:
+        """Return how many images of the largest size fit into memory; raises OutOfMemoryError.
+
+        On a CPU, where more images are no faster, YOLOv5's 16 are enough.
+        """
+        scales, size_hw = self._scales(), (self.imgsz, self.imgsz)
+        if scales is not None:
+            size_hw = scales.largest(size_hw)
+        on_cpu = self.device.type == "cpu"
+        copies = 2 if self.config.optimizer == "SGD" else 3
+
+        def trial(batch: int) -> None:
+            trial_step(
+                network,
+                self.loss(),
+                self.precision,
+                batch=batch,
+                size_hw=size_hw,
+                weight_copies=copies,
+                **self._made_up(),
+            )
+
+        return choose_batch(
+            trial,
+            CpuMeter() if on_cpu else CudaMeter(self.device),
+            size_hw=size_hw,
+            largest=min(len(self.data.train), CPU_BATCH if on_cpu else LARGEST),
+        )
+
+    def train_loader(self, position: Position | None, *, rank: int = 0) -> TrainLoader:
+        """Return the endless loader of one process's training batches, from a resumed run's place on."""
         config, hyp = self.config, self.config.hyp
         store = self._store(self.data.train, area=False)
         augment = AugmentConfig(**{name: getattr(hyp, name) for name in AugmentConfig.__dataclass_fields__})
         return TrainLoader(
-            TrainSamples(self.data.train, store, self.imgsz, augment, config.seed),
+            TrainSamples(self.data.train, store, self.imgsz, augment, config.seed, self._rectangles()),
             self.batch,
             seed=config.seed,
             num_epochs=config.epochs,
@@ -77,6 +121,11 @@ class Wiring:
             num_threads=self.settings.loader_threads,
             finish_batch=self._match,
             pin_memory=self.device.type == "cuda",
+            scales=self._scales(),
+            quad=config.quad,
+            weigh=config.image_weights,
+            rank=rank,
+            world_size=config.world_size,
         )
 
     def val_loader(self) -> ValLoader:
@@ -162,35 +211,89 @@ class Wiring:
         network: Network,
         *,
         loader: TrainLoader,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None,
         frozen: Sequence[nn.Module],
-        output: RunFolder,
+        output: Output,
         emit: Callable[[TrainEvent], None],
         poll: Callable[[], Wish | None],
     ) -> Trainer:
-        """Return the loop with everything it holds."""
+        """Return the loop with everything it holds; it only has no `evaluator` on ranks other than 0."""
         config = self.config
+        loss = self.loss(factor=config.world_size * (QUAD if config.quad else 1))
+        evaluate: Evaluate | None = evaluator
+        forward = None
+        if self.group is not None:
+            accord = Accord(
+                self.group,
+                loss=loss,
+                balance_moves=config.autobalance,
+                poll=poll,
+                evaluate=evaluator,
+                emit=emit,
+            )
+            evaluate, poll, emit, forward = accord.evaluate, accord.poll, accord.emit, accord.forward(network)
+        assert evaluate is not None, "one process validates itself"
         trainer = Trainer(
             network=network,
             ema=Ema(network),
             optimizer=self.optimizer(network),
             precision=self.precision,
             schedule=self.schedule(len(loader)),
-            loss=self.loss(factor=config.world_size * (QUAD if config.quad else 1)),
+            loss=loss,
             loader=loader,
             batches_per_epoch=len(loader),
             epochs=config.epochs,
             clip_norm=config.clip_norm,
             stopping=EarlyStopping(config.patience),
-            evaluate=evaluator,
+            evaluate=evaluate,
             output=output,
             emit=emit,
             poll=poll,
             checkpoint_every_s=self.settings.checkpoint_every_s,
+            forward=forward,
             frozen=frozen,
+            weigh=loader.set_class_maps if config.image_weights else None,
         )
-        evaluator.check = trainer.check
+        if config.image_weights:
+            trainer.class_maps = [0.0] * len(self.data.names)
+            loader.set_class_maps(trainer.class_maps)
+        if evaluator is not None:
+            evaluator.check = lambda: self._check_alone(trainer)
         return trainer
+
+    def _check_alone(self, trainer: Trainer) -> None:
+        """Raise Interrupted if there is a wish, without asking other ranks: they do not validate."""
+        trainer.system.tick()
+        self.check()
+
+    def _made_up(self) -> dict[str, Any]:
+        return {
+            "strides": self.strides,
+            "anchors_grid": self.anchors_grid,
+            "num_classes": len(self.data.names),
+            "anchor_t": self.config.hyp.anchor_t,
+        }
+
+    def _rectangles(self) -> RectPlan | None:
+        """Return the order and shapes of rectangular training, whose batches are padded to whole strides."""
+        if not self.config.rect:
+            return None
+        sizes_hw = [(sample.height, sample.width) for sample in self.data.train]
+        return plan_rectangles(
+            sizes_hw, batch_size=self.batch, imgsz=self.imgsz, stride=self.val_stride, pad=0.0
+        )
+
+    def _scales(self) -> MultiScale | None:
+        """Return the sizes of multi-scale training; raises ConfigError where images are too small."""
+        if not self.config.multi_scale:
+            return None
+        if self.imgsz < 2 * self.val_stride:
+            raise ConfigError(
+                f"half the image size is smaller than what this model's rows need, {self.val_stride} pixels",
+                place="/multi_scale",
+                value=str(self.imgsz),
+            )
+        return MultiScale(self.imgsz, self.val_stride)
 
     def _store(self, samples: Sequence[Sample], *, area: bool) -> ImageStore:
         return ImageStore(
@@ -206,7 +309,7 @@ class Wiring:
 
     def _match(self, batch: Batch) -> Batch:
         """Add the cells that answer for the targets; runs in the loader's threads."""
-        height, width = batch.images.shape[2:]
+        height, width = batch.input_hw
         shapes = [(height // stride, width // stride) for stride in self.strides]
         matches = assign_targets(
             batch.targets.numpy(), self.anchors_grid, shapes, float(np.float32(self.config.hyp.anchor_t))

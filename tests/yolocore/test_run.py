@@ -14,7 +14,7 @@ import torch
 
 from tests.support.runs import Told, WishAt, do_run, newest_checkpoint, request, weights_hash
 from tests.support.shapes import DEEP_MODEL, NAMES, write_shapes
-from yolocore.errors import ArchitectureError, CheckpointError, ConfigError, DatasetError, NonFiniteError
+from yolocore.errors import CheckpointError, ConfigError, DatasetError, NonFiniteError
 from yolocore.model.build import build_network
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.config import parse_config
@@ -315,21 +315,8 @@ def test_losses_that_are_not_finite_end_the_run_with_evidence(data_yaml: Path, t
     assert caught.value.value is not None and ".png" in caught.value.value
 
 
-def test_anchors_that_fit_badly_are_told_at_the_start(data_yaml: Path, tmp_path: Path) -> None:
-    asked = request(tmp_path, data_yaml, epochs=1)
-    large = asked.architecture_text.replace(
-        "[[8,8, 12,12], [18,18, 28,28]]", "[[80,80, 120,120], [180,180, 280,280]]"
-    )
-    told = do_run(replace(asked, architecture_text=large), WishAt("cancel", 1))
-    (warned,) = told.of("warning")
-    assert warned.code == "ANCHORS_FIT_BADLY" and "%" in warned.message
-
-
 def test_user_errors_have_names(data_yaml: Path, tmp_path: Path) -> None:
     asked = request(tmp_path, data_yaml)
-    by_count = asked.architecture_text.replace("[[8,8, 12,12], [18,18, 28,28]]", "3")
-    with pytest.raises(ArchitectureError, match="sizes"):
-        do_run(replace(asked, architecture_text=by_count))
     with pytest.raises(ConfigError):
         do_run(asked, device="cuda:7")
     empty = tmp_path / "empty.yaml"

@@ -48,6 +48,12 @@ def test_one_line_an_epoch_and_where_the_weights_are(
     assert main(arguments(data_yaml, out, "--resume")) == 0
     assert "continuing at epoch 3" in capsys.readouterr().out
 
+    going_on = ["train", f"--data={data_yaml}", f"--out={out}", "--no-pictures", "--workers=0"]
+    assert main([*going_on, "--resume", "--epochs=3"]) == 0  # model and settings are the checkpoint's
+    assert "epoch 3/3" in capsys.readouterr().out
+    assert main([*going_on, "--resume", "--epochs=1"]) == 1
+    assert "has finished 3 epochs" in capsys.readouterr().err
+
 
 def test_any_setting_can_be_given() -> None:
     options = build_parser().parse_args(

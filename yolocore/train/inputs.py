@@ -61,23 +61,20 @@ def read_folder(data_yaml: Path, *, single_cls: bool, warn: Warn) -> Data:
     return _checked(names, splits, single_cls=single_cls, warn=warn, problems=problems)
 
 
-def plan_run(text: str, *, name: str, num_classes: int, imgsz: int) -> Plan:
-    """Plan the network of a model YAML for these classes and this size; raises ArchitectureError."""
+def plan_run(text: str, *, name: str, num_classes: int, imgsz: int, anchors: int | None = None) -> Plan:
+    """Plan the network of a model YAML for these classes and this size; raises ArchitectureError.
+
+    `anchors` of a level, whose sizes are to be fitted to the data, replace those of the file.
+    """
     architecture = parse_architecture(text, source=name)
-    plan = plan_architecture(architecture, num_classes=num_classes)
+    plan = plan_architecture(architecture, num_classes=num_classes, anchors=anchors)
     side = trained_size(imgsz, int(max(plan.strides)))
-    plan = plan_architecture(architecture, num_classes=num_classes, imgsz=(side, side))
+    plan = plan_architecture(architecture, num_classes=num_classes, anchors=anchors, imgsz=(side, side))
     if plan.head_kind != "Detect" or plan.in_channels != 3:
         raise ArchitectureError(
             "only detection on three-channel images can be trained",
             place=name,
             value=f"{plan.head_kind}, {plan.in_channels} channels",
-        )
-    if plan.anchors_are_placeholders:
-        raise ArchitectureError(
-            "the model gives a number of anchors but not their sizes; write the sizes",
-            place=name,
-            value="anchors",
         )
     return plan
 
