@@ -24,6 +24,7 @@ from yolocore.model.build import build_network
 from yolocore.model.network import Network
 from yolocore.spec.config import AUTO_BATCH
 from yolocore.spec.events import Log, PhaseChange, Resume, Start, TrainEvent, Warned
+from yolocore.spec.fit import frozen_rows
 from yolocore.spec.plan import Plan
 from yolocore.train.accord import NoOutput, tell_nothing
 from yolocore.train.anchors import anchor_events, choose_anchors
@@ -32,7 +33,7 @@ from yolocore.train.distributed import Group, check_devices, check_sync_bn, conv
 from yolocore.train.evaluator import Evaluator
 from yolocore.train.export import export_figures, export_pictures, export_weights, figures, judge_best
 from yolocore.train.failures import naming_failures
-from yolocore.train.freeze import freeze, frozen_rows
+from yolocore.train.freeze import freeze
 from yolocore.train.inputs import (
     Data,
     plan_run,
@@ -233,6 +234,8 @@ class _Run:
         )
         before = snapshot.identity if snapshot else {}
         self.amp_off = before.get("amp_off", False) if snapshot else self._is_unsound(wiring, network)
+        if self.group is not None:
+            self.amp_off = self.group.any(self.amp_off)
         if self.amp_off:
             self.precision = Precision("fp32", self.device)
             wiring = replace(wiring, precision=self.precision)

@@ -89,6 +89,7 @@ class Wiring:
         copies = 2 if self.config.optimizer == "SGD" else 3
 
         def trial(batch: int) -> None:
+            self.check()
             trial_step(
                 network,
                 self.loss(),

@@ -119,7 +119,7 @@ def config_schema() -> dict[str, Any]:
 
 
 @router.get("/presets", summary="Show the hyperparameter sets")
-def presets() -> dict[str, dict[str, float]]:
+def presets() -> dict[str, dict[str, float | None]]:
     """Return the published sets a config's `preset` can name."""
     return PRESETS
 

@@ -24,6 +24,7 @@ from api.errors import ConflictError, UnprocessableError, from_core
 from api.jobs.schemas import JobRequest, JobView
 from yolocore.errors import ArchitectureError, ConfigError
 from yolocore.spec.config import TrainConfig, parse_config
+from yolocore.spec.fit import check_fit
 
 _GONE = "gone"
 _SEEN_BEATS = 4
@@ -182,3 +183,7 @@ def _check_fit(architecture: Architecture, dataset: Dataset, config: TrainConfig
         message = f"only detectors can be trained; this one ends in {plan.head_kind}"
         place = {"pointer": "/architecture", "message": message, "value": plan.head_kind}
         raise UnprocessableError("HEAD_NOT_TRAINABLE", message, errors=[place])
+    try:
+        check_fit(config, plan)
+    except ConfigError as error:
+        raise from_core(error, pointer="/config") from error

@@ -257,6 +257,24 @@ def test_a_segmenter_cannot_be_trained(world: World, client: httpx.Client) -> No
     assert (answer.status_code, answer.json()["code"]) == (422, "HEAD_NOT_TRAINABLE")
 
 
+@pytest.mark.parametrize(
+    ("config", "anchors", "pointer"),
+    [
+        ({"freeze": [2, 99]}, "anchors", "/config/freeze"),
+        ({"autoanchor": False}, "3", "/config/autoanchor"),
+        ({"quad": True, "batch": 6}, "anchors", "/config/quad"),
+    ],
+)
+def test_a_configuration_that_the_model_or_itself_contradicts_is_refused_with_its_place(
+    world: World, client: httpx.Client, config: dict[str, Any], anchors: str, pointer: str
+) -> None:
+    text = model_text().replace("Detect, [nc, anchors]", f"Detect, [nc, {anchors}]")
+    body = {"dataset": a_dataset(world, client), "architecture": an_architecture(client, text=text)}
+    answer = client.post("/v1/jobs", json={**body, "config": config})
+    assert (answer.status_code, answer.json()["code"]) == (422, "CONFIG_INVALID")
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
 def test_an_invalid_dataset_is_a_conflict_that_leads_to_its_report(
     world: World, client: httpx.Client
 ) -> None:

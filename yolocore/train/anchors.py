@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolocore.data.draws import generator
-from yolocore.errors import ConfigError
 from yolocore.ops.anchors import AnchorFit, Floats, anchor_fit, evolve_anchors
 from yolocore.spec.events import Log, TrainEvent, Warned
+from yolocore.spec.fit import placeholders_refused
 
 SMALL_LABEL_PX = 3.0
 
@@ -72,13 +72,7 @@ def choose_anchors(
         if before.is_good or not enabled:
             return kept
     elif not enabled:
-        raise ConfigError(
-            "placeholder anchors without auto-anchor: the model gives a number of anchors but not their "
-            "sizes; write the sizes, or switch auto-anchor on",
-            code="PLACEHOLDER_ANCHORS",
-            place="anchors",
-            value=str(anchors_per_level),
-        )
+        raise placeholders_refused(anchors_per_level)
     rng = generator(seed, 0, 0, "autoanchor")
     evolved = evolve_anchors(sizes, num_levels * anchors_per_level, imgsz, anchor_t, rng)
     fresh = _in_stride_order(_half_exact(evolved).reshape(shape), strides)

@@ -80,8 +80,8 @@ def test_placeholders_without_autoanchor_are_the_users_mistake() -> None:
         choose(some_sizes(200, 60), None, enabled=False)
     assert (caught.value.code, caught.value.place, caught.value.value) == (
         "PLACEHOLDER_ANCHORS",
-        "anchors",
-        "3",
+        "/autoanchor",
+        "3 anchors a level",
     )
 
 

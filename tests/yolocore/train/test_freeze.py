@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,52 +14,13 @@ from yolocore.model.network import Network
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.plan import plan_architecture
 from yolocore.train.ema import Ema
-from yolocore.train.freeze import freeze, frozen_rows, hold
+from yolocore.train.freeze import freeze, hold
 from yolocore.train.optim import build_optimizer
 from yolocore.train.precision import Precision, PrecisionName
-
-NUM_ROWS = 11
 
 
 def tiny() -> Network:
     return build_network(plan_architecture(parse_architecture(TINY_MODEL), num_classes=2))
-
-
-@pytest.mark.parametrize(
-    ("given", "rows"),
-    [
-        (0, ()),
-        (3, (0, 1, 2)),
-        ([3], (0, 1, 2)),
-        ([0], ()),
-        ([], ()),
-        ([4, 1], (1, 4)),
-        ([1, 1, 4], (1, 4)),
-        ((0, 10), (0, 10)),
-        (10, tuple(range(10))),
-    ],
-)
-def test_a_number_counts_and_several_name(given: Any, rows: tuple[int, ...]) -> None:
-    assert frozen_rows(given, NUM_ROWS) == rows
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        (12, "first 12"),
-        (-1, "first -1"),
-        ([12], "first 12"),
-        ([0, 11], "no row 11"),
-        ([-2, 3, 40], "no row -2, 40"),
-        (11, "nothing is left"),
-        (list(range(11)), "nothing is left"),
-    ],
-)
-def test_what_cannot_be_frozen_is_refused_with_its_place(given: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        frozen_rows(given, NUM_ROWS)
-    assert caught.value.place == "/freeze"
-    assert caught.value.value == str(given)
 
 
 def test_row_one_is_not_row_ten() -> None:
@@ -76,7 +35,7 @@ def test_row_one_is_not_row_ten() -> None:
 def test_a_rest_without_weights_is_refused_and_the_network_left_as_it_was() -> None:
     network = tiny()
     with pytest.raises(ConfigError, match="nothing is left"):
-        freeze(network, [row for row in range(NUM_ROWS) if row not in (7, 8)])  # upsampling and joining
+        freeze(network, [row for row in range(len(network.model)) if row not in (7, 8)])  # these have none
     assert all(value.requires_grad for value in network.parameters())
 
 
