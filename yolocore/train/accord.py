@@ -6,15 +6,17 @@ it stands in for some of what a loop is given.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from yolocore.eval.validate import ValidationResult
-from yolocore.spec.events import BatchDone, EpochDone, TrainEvent
+from yolocore.spec.events import BatchDone, EpochDone, TrainEvent, Warned
 from yolocore.train.checkpoint import Snapshot, Tensors
 from yolocore.train.distributed import Group, wrap
 from yolocore.train.protocols import Interrupted, Loss, Wish
@@ -25,7 +27,7 @@ Evaluate = Callable[[Any], ValidationResult]
 class Accord:
     """Wishes, validation results and the loss's balance of rank 0, shared out.
 
-    `poll` must be called equally often on all ranks, except within rank 0's `evaluate`.
+    `poll` must be called equally often on all ranks, so a validation of rank 0 has to ask for wishes itself.
     """
 
     def __init__(
@@ -45,7 +47,6 @@ class Accord:
         self._poll = poll
         self._evaluate = evaluate
         self._emit = emit
-        self._is_alone = False
 
     def forward(self, network: nn.Module) -> Callable[[Tensor], Any]:
         """Return what the loop calls in the network's place, once all ranks have come this far."""
@@ -54,8 +55,6 @@ class Accord:
 
     def poll(self) -> Wish | None:
         """Return rank 0's wish, on all ranks the same; takes its balance over too, if that moves."""
-        if self._is_alone:
-            return self._poll()
         mine = self._poll() if self._group.rank == 0 else None
         wish, balance = self._group.broadcast((mine, self._loss.balance if self._balance_moves else None))
         if balance is not None and self._group.rank > 0:
@@ -63,16 +62,19 @@ class Accord:
         return wish
 
     def evaluate(self, network: nn.Module) -> ValidationResult:
-        """Validate on rank 0 while the others wait; all return its result, or raise its Interrupted."""
+        """Validate on rank 0 while the others wait; all return its result, or raise its Interrupted.
+
+        Before, the ranks' weights are compared: they are equal, bit for bit, unless their devices reckon
+        differently, and then each would soon train a network of its own. That is told, once an epoch.
+        """
+        if not self._group.agree(digest(network)):
+            self._emit(Warned(code="RANKS_DIFFER", message="the processes' averaged weights are not equal"))
         found: ValidationResult | Wish | None = None
         if self._evaluate is not None:
-            self._is_alone = True
             try:
                 found = self._evaluate(network)
             except Interrupted as interruption:
                 found = interruption.wish
-            finally:
-                self._is_alone = False
         told = replace(found, samples=[]) if isinstance(found, ValidationResult) else found
         told = self._group.broadcast(told)
         if isinstance(told, str):
@@ -85,6 +87,14 @@ class Accord:
         if isinstance(event, BatchDone):
             event = event.model_copy(update={"images_per_s": event.images_per_s * self._group.world_size})
         self._emit(event)
+
+
+def digest(network: nn.Module) -> str:
+    """Return a hash of the parameters' bits; buffers are each rank's own until the next forward."""
+    hashed = hashlib.sha256()
+    for parameter in network.parameters():
+        hashed.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 class NoOutput:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -60,6 +60,16 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self._talk)
         return box[0]
+
+    def agree(self, value: Any) -> bool:
+        """Tell on every rank whether all have a value equal to rank 0's; all ranks must call it."""
+        return not self.any(self.broadcast(value) != value)
+
+    def any(self, flag: bool) -> bool:
+        """Tell on every rank whether one of them says yes; all ranks must call it."""
+        votes = torch.tensor(int(flag))
+        dist.all_reduce(votes, group=self._talk)
+        return votes.item() > 0
 
     def barrier(self) -> None:
         """Wait for all ranks, for hours if need be."""
