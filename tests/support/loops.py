@@ -36,10 +36,11 @@ class ListLoader:
         self.batches = batches
         self.per_epoch = per_epoch or len(batches)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]:
         start = epoch * self.per_epoch
         for index, batch in enumerate(self.batches[start : start + self.per_epoch]):
-            yield replace(batch, index=index)
+            if index >= (start_batch or 0):
+                yield replace(batch, index=index)
 
 
 class RecordingPrecision(Precision):

@@ -55,9 +55,10 @@ class Snapshot:
 
     `gradients` are those not yet stepped, by parameter name; `best_weights` is None where the best weights
     are the EMA's own; `rows` are the finished epochs as their events' JSON; `epoch_s` is how long the epoch
-    has taken so far; `class_maps` are the last mAP of each class where images are drawn by them. `identity`,
-    filled by whoever writes, says which run this is (configuration and its hash, architecture, classes, data)
-    and what was resolved at its start (image size, batch, anchors, threads, precision, libraries, processor).
+    has taken so far; `class_maps` are the last mAP of each class where images are drawn by them; `sentinel`
+    holds islands and skipped steps, nothing in older files. `identity`, filled by whoever writes, says which
+    run this is (configuration and its hash, architecture, classes, data) and what was resolved at its start
+    (image size, batch, anchors, threads, precision, libraries, processor).
     """
 
     position: Position
@@ -77,6 +78,7 @@ class Snapshot:
     identity: dict[str, Any] = field(default_factory=dict)
     epoch_s: float = 0.0
     class_maps: list[float] = field(default_factory=list)
+    sentinel: dict[str, Any] = field(default_factory=dict)
 
 
 TENSOR_FIELDS = ("model", "ema", "optimizer", "scaler", "gradients", "epoch_sum", "best_weights")

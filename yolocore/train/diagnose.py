@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from yolocore.loss.detection import BatchTargets
+from yolocore.train.amp_check import untouched
 from yolocore.train.islands import is_island, mapped, tensors_in
 from yolocore.train.precision import Precision
 from yolocore.train.protocols import Loss
@@ -57,7 +58,7 @@ def find_overflow(
     back into a narrower input is not named again: the module that made this input is.
     """
     probe = _Probe(network)
-    with _undisturbed(network, loss, images.device), probe.hooks():
+    with untouched(network, loss, images.device), probe.hooks():
         with precision.autocast():
             maps = network(images)
         total, _ = loss(mapped(maps, probe.own_view(_Gradient("loss", ""))), targets)
@@ -76,7 +77,7 @@ def find_overflow(
 
 def finite_in_fp32(network: nn.Module, loss: Loss, images: Tensor, targets: BatchTargets) -> bool:
     """Tell whether loss and gradients of a batch, and their norm, are finite without autocast."""
-    with _undisturbed(network, loss, images.device):
+    with untouched(network, loss, images.device):
         total, _ = loss(network(images), targets)
         if not _is_finite(total):
             return False
@@ -203,19 +204,3 @@ def _removed(handle: RemovableHandle) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _undisturbed(network: nn.Module, loss: Loss, device: torch.device) -> Iterator[None]:
-    """Put back what a forward pass in training moves: buffers, the loss's balance, the random state."""
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    balance = loss.balance
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
-            loss.balance = balance

@@ -1,7 +1,7 @@
 """Mixed precision as one object the loop holds, so that the loop has no branch for it.
 
 fp32, bf16 and fp16 with a gradient scaler, on CUDA and on the CPU alike. It must not know the loss, and it
-decides nothing about losses that are not finite: `watch.py` does.
+decides nothing about losses that are not finite: `watch.py` sees them, `sentinel.py` acts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ def resolve_precision(name: str, device: torch.device) -> PrecisionName:
 class Precision:
     """Autocast, scaled backward pass and step of one run.
 
-    `scaler` only works for fp16; otherwise each of its calls passes through.
+    `scaler` only works for fp16; otherwise each of its calls passes through. `fell_back` says that the run
+    was configured with another precision than the fp32 it has now.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
         self.name = name
         self.device = device
+        self.fell_back = False
         self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> torch.autocast:
@@ -64,6 +66,25 @@ class Precision:
     def scale(self) -> float | None:
         """Return the scaler's factor, None without one; reads from the device."""
         return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
+    @property
+    def scale_on_device(self) -> torch.Tensor | None:
+        """Return the scaler's factor (1,) without waiting for the device; None without one, or at first."""
+        return self._scaler._scale if self._scaler.is_enabled() else None
+
+    def restart(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Begin again with the scaler's first scale; gradients not yet stepped are brought to it."""
+        before = self.scale or 1.0
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, (self.scale or 1.0) / before)
+
+    def fall_back(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Go on in fp32 and without a scaler; gradients not yet stepped are unscaled."""
+        self.name = "fp32"
+        self.fell_back = True
+        self.restart(parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scaler's memory as plain numbers; empty without one."""

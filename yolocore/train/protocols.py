@@ -33,9 +33,9 @@ class Loss(Protocol):
 
 
 class Loader(Protocol):
-    """What the loop needs of a loader: the batches of one epoch, from where a resumed run goes on."""
+    """What the loop needs of a loader: the batches of an epoch from any one on, the same at each asking."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]: ...
+    def epoch(self, epoch: int, start_batch: int | None = None) -> Iterator[Batch]: ...
 
 
 class Rates(Protocol):

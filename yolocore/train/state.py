@@ -42,6 +42,7 @@ def snapshot_of(trainer: Trainer) -> Snapshot:
         balance=trainer.loss.balance,
         rows=[row.model_dump(mode="json") for row in trainer.rows],
         class_maps=trainer.class_maps,
+        sentinel=trainer.sentinel.state(),
         epoch_s=time.monotonic() - trainer.epoch_began,
     )
 
@@ -52,6 +53,7 @@ def restore_into(trainer: Trainer, snapshot: Snapshot) -> None:
     load_into(trainer.ema.network, snapshot.ema, "average")
     trainer.ema.updates = snapshot.ema_updates
     trainer.optimizer.load_state_dict(snapshot.optimizer)
+    trainer.sentinel.load(snapshot.sentinel)
     trainer.precision.load_state_dict(snapshot.scaler)
     for name, parameter in trainer.network.named_parameters():
         gradient = snapshot.gradients.get(name)

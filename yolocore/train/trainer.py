@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from yolocore.data.collate import Batch
+from yolocore.data.place import to_images
 from yolocore.errors import NonFiniteError
 from yolocore.eval.metrics import fitness
 from yolocore.eval.validate import ValidationResult
-from yolocore.loss.detection import to_tensors
+from yolocore.loss.detection import BatchTargets, to_tensors
 from yolocore.spec.events import BatchDone, EpochDone, Log, LossParts, PhaseChange, TrainEvent
 from yolocore.train.checkpoint import Best, Position, Snapshot, Tensors
 from yolocore.train.ema import Ema
@@ -25,10 +27,11 @@ from yolocore.train.optim import apply_point
 from yolocore.train.precision import Precision
 from yolocore.train.protocols import Interrupted, Loader, Loss, Output, Rates, Wish
 from yolocore.train.schedule import Point
+from yolocore.train.sentinel import REMEMBER_EVERY, Sentinel
 from yolocore.train.state import restore_into, snapshot_of
 from yolocore.train.stopping import EarlyStopping
 from yolocore.train.system import SystemMeter, gpu_memory_bytes
-from yolocore.train.watch import Watch
+from yolocore.train.watch import BadBatch, Watch
 
 WINDOW_S = 0.2
 
@@ -58,11 +61,15 @@ class Trainer:
         forward: Callable[[torch.Tensor], Any] | None = None,
         frozen: Sequence[nn.Module] = (),
         weigh: Callable[[list[float]], None] | None = None,
+        remember_every: int = REMEMBER_EVERY,
     ) -> None:
-        """Take the parts of a run; the last three are for some runs only.
+        """Take the parts of a run; the last four are for some runs only.
 
         `forward` stands for the network where several processes share it, `frozen` are norms that stay in
         evaluation mode, `weigh` is told the mAP of each class after an epoch, before the next one begins.
+        Every `remember_every` batches a run in reduced precision keeps a state to go back to; 0 keeps none
+        and ends it at its first bad batch, as processes that share a network always do: one of them alone
+        cannot go back.
         """
         self.network = network
         self.ema = ema
@@ -83,13 +90,14 @@ class Trainer:
         self.forward = forward or network
         self.frozen = list(frozen)
         self.weigh = weigh
+        self.sentinel = Sentinel(self, remember_every if forward is None else 0)
         self._begin()
 
     def _begin(self) -> None:
         """Set the state of a run that has not begun."""
         self.parameters = list(self.network.parameters())
         self.dtype = self.parameters[0].dtype
-        self.watch = Watch(self.precision.name, self.precision.device, self.batches_per_epoch)
+        self.watch = Watch(self.precision)
         self.system = SystemMeter(self.emit, self.precision.device)
         self.position = Position()
         self.best: Best | None = None
@@ -119,6 +127,8 @@ class Trainer:
                 self._close_epoch(self.position.epoch)
         except Interrupted as interruption:
             self.emit(PhaseChange(phase="stopping"))
+            if interruption.wish != "cancel":
+                self.sentinel.settle()
             if interruption.wish in ("pause", "drain") and self._saved != self.position:
                 self._save_checkpoint()
             return interruption.wish
@@ -141,42 +151,61 @@ class Trainer:
             self.epoch_began = self._window_began
             self.watch.begin_epoch()
             self.optimizer.zero_grad()
-        last_step = self.position.last_step
+        while self.position.phase == "train":
+            self.sentinel.remember()
+            try:
+                self._train_batches(epoch)
+            except BadBatch as bad:
+                self.sentinel.mend(bad)
+                self._window_began = time.monotonic()
 
-        for batch in self.loader.epoch(epoch):
-            counter = epoch * self.batches_per_epoch + batch.index
-            point = self.schedule.at(counter)
-            apply_point(self.optimizer, point)
-
-            images = batch.images.to(self.precision.device, non_blocking=True).to(self.dtype) / 255
-            assert batch.matches is not None
-            targets = to_tensors(batch.matches, self.precision.device, non_blocking=True)
-            with self.precision.autocast():
-                maps = self.forward(images)
-            total, items = self.loss(maps, targets)
-            self.precision.backward(total)
-
-            if counter - last_step >= point.accumulate:
-                norm = self.precision.step(self.optimizer, self.parameters, self.clip_norm)
-                self.optimizer.zero_grad()
-                self.ema.update()
-                self.watch.add_step(counter, norm)
-                last_step = counter
-
-            self.watch.add(counter, items, batch.paths)
-            is_last = batch.index + 1 == self.batches_per_epoch
-            self.position = Position(epoch, batch.index + 1, last_step, "validate" if is_last else "train")
+    def _train_batches(self, epoch: int) -> None:
+        """Train from the present batch to the end of the epoch; raises BadBatch once one is noticed."""
+        for batch in self.loader.epoch(epoch, self.position.batch):
+            point = self.train_batch(batch)
             now = time.monotonic()
-            if is_last or now - self._window_began >= WINDOW_S:
+            if self.position.phase == "validate" or now - self._window_began >= WINDOW_S:
                 self._log(batch.index, point)
             if now - self._checkpointed >= self.checkpoint_every_s:
                 self._save_checkpoint()
+            if self.sentinel.is_due:
+                self.sentinel.remember()
             self.check()
+
+    def train_batch(self, batch: Batch) -> Point:
+        """Do one batch, and the step if it is due; leaves all figures on the device."""
+        epoch, last_step = self.position.epoch, self.position.last_step
+        counter = epoch * self.batches_per_epoch + batch.index
+        point = self.schedule.at(counter)
+        apply_point(self.optimizer, point)
+
+        images, targets = self.place(batch)
+        with self.precision.autocast():
+            maps = self.forward(images)
+        total, items = self.loss(maps, targets)
+        self.precision.backward(total)
+
+        if counter - last_step >= point.accumulate:
+            norm = self.precision.step(self.optimizer, self.parameters, self.clip_norm)
+            self.optimizer.zero_grad()
+            self.ema.update()
+            self.watch.add_step(counter, norm)
+            last_step = counter
+
+        self.watch.add(counter, items, batch.paths)
+        is_last = batch.index + 1 == self.batches_per_epoch
+        self.position = Position(epoch, batch.index + 1, last_step, "validate" if is_last else "train")
+        return point
+
+    def place(self, batch: Batch) -> tuple[torch.Tensor, BatchTargets]:
+        """Return a batch's images, as the network takes them, and its matched cells on the device."""
+        assert batch.matches is not None
+        targets = to_tensors(batch.matches, self.precision.device, non_blocking=True)
+        return to_images(batch, self.precision.device, self.dtype), targets
 
     def _log(self, index: int, point: Point) -> None:
         """Read the device, the only time in a window, and tell its means."""
-        scale = self.precision.scale
-        window = self.watch.read(scale)
+        window = self.watch.read()
         now = time.monotonic()
         box, obj, cls = window.losses
         self.emit(
@@ -188,7 +217,7 @@ class Trainer:
                 lr=list(point.lr),
                 images_per_s=window.num_images / max(now - self._window_began, 1e-6),
                 gpu_memory_bytes=gpu_memory_bytes(self.precision.device),
-                amp_scale=scale,
+                amp_scale=window.scale,
             )
         )
         self._window_began = now
@@ -242,8 +271,8 @@ class Trainer:
         self._saved = self.position
 
     def _check_finite(self) -> None:
-        """Raise NonFiniteError rather than keep weights that a loss or a hidden overflow has spoilt."""
-        self.watch.check(self.precision.scale)
+        """Raise BadBatch or NonFiniteError rather than keep weights that any overflow has spoilt."""
+        self.watch.check()
         if not self.ema.is_finite():
             place = f"epoch {self.position.epoch + 1}, batch {self.position.batch}"
             raise NonFiniteError(

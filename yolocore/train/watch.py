@@ -1,20 +1,34 @@
 """The watch over losses that are not finite, and the one place where losses leave the device.
 
 Flags and sums are kept on the device; `read` is the loop's only synchronisation, once a logging window.
-It must not know the network; what to do about a bad batch beyond naming it belongs here when it comes.
+It must not know the network, nor what is done about a bad batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from yolocore.errors import NonFiniteError
-from yolocore.train.precision import PrecisionName
+from yolocore.train.precision import Precision
 
 NEVER = 2**62
 SMALLEST_SCALE = 1.0
+LONGEST_STREAK = 20
+
+Cause = Literal["loss", "gradients", "streak"]
+
+
+class BadBatch(Exception):  # noqa: N818 - the loop can still mend it
+    """A batch, counted over all epochs, whose loss is not finite, or a step that no scaler will mend."""
+
+    def __init__(self, counter: int, cause: Cause, what: str, images: list[str]) -> None:
+        super().__init__(counter, cause, what, images)
+        self.counter = counter
+        self.cause = cause
+        self.what = what
+        self.images = images
 
 
 @dataclass(frozen=True)
@@ -25,19 +39,27 @@ class Window:
     num_batches: int
     num_images: int
     skipped: int
+    scale: float | None
 
 
 class Watch:
-    """Running means of the epoch and of the window, and the first batch whose loss was not finite."""
+    """Running means of the epoch and of the window, and the first batch that went wrong.
 
-    def __init__(self, precision: PrecisionName, device: torch.device, batches_per_epoch: int) -> None:
+    A loss that is not finite is bad with a scaler too: what overflowed on the way forward is in the norms'
+    running statistics, and a skipped step does not take it out. Gradients alone are the scaler's ordinary
+    business, until `LONGEST_STREAK` steps in a row were skipped or the scale fell under `SMALLEST_SCALE`.
+    """
+
+    def __init__(self, precision: Precision) -> None:
         self._precision = precision
-        self._batches_per_epoch = batches_per_epoch
+        device = precision.device
         self.epoch_sum = torch.zeros(3, device=device)
         self.epoch_count = 0
         self._window_sum = torch.zeros(3, device=device)
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
+        self._streak = torch.zeros((), dtype=torch.int64, device=device)
+        self._bad_loss = torch.full((), NEVER, dtype=torch.int64, device=device)
+        self._bad_step = torch.full((), NEVER, dtype=torch.int64, device=device)
         self._names: dict[int, list[str]] = {}
         self._num_images = 0
 
@@ -46,6 +68,14 @@ class Watch:
         self.epoch_sum.zero_()
         self.epoch_count = 0
 
+    def begin_window(self) -> None:
+        """Forget the batches since the last reading, bad ones too."""
+        self._names.clear()
+        self._num_images = 0
+        self._window_sum.zero_()
+        self._bad_loss.fill_(NEVER)
+        self._bad_step.fill_(NEVER)
+
     def add(self, counter: int, items: torch.Tensor, names: list[str]) -> None:
         """Take the three loss terms of a batch, detached, and the names of its images."""
         self.epoch_sum += items
@@ -53,65 +83,71 @@ class Watch:
         self._window_sum += items
         self._names[counter] = names
         self._num_images += len(names)
-        self._mark(torch.isfinite(items).all(), counter)
+        _mark(self._bad_loss, torch.isfinite(items).all(), counter)
 
     def add_step(self, counter: int, norm: torch.Tensor) -> None:
         """Take the gradient norm of a step; one that is not finite was skipped by a scaler, or is fatal."""
-        finite = torch.isfinite(norm)
-        if self._precision == "fp16":
-            self._skipped += ~finite
-        else:
-            self._mark(finite, counter)
+        fine = torch.isfinite(norm)
+        scale = self._precision.scale_on_device
+        if scale is not None:
+            self._skipped += ~fine
+            self._streak.copy_(torch.where(fine, 0, self._streak + 1))
+            fine = (self._streak < LONGEST_STREAK) & (scale >= SMALLEST_SCALE).all()
+        _mark(self._bad_step, fine, counter)
 
-    def read(self, scale: float | None) -> Window:
+    def read(self) -> Window:
         """Read the device, begin a new window, return the means of the old one; raises as `check` does."""
-        box, obj, cls, skipped = self.check(scale)
+        box, obj, cls, skipped, scale = self.check()
         count = max(len(self._names), 1)
         window = Window(
             losses=(box / count, obj / count, cls / count),
             num_batches=len(self._names),
             num_images=self._num_images,
             skipped=int(skipped),
+            scale=scale,
         )
-        self._names.clear()
-        self._num_images = 0
-        self._window_sum.zero_()
-        self._first_bad.fill_(NEVER)
+        self.begin_window()
         return window
 
-    def check(self, scale: float | None) -> tuple[float, float, float, float]:
-        """Read the window's three sums and the skipped steps from the device.
-
-        Raises NonFiniteError with the images of the first bad batch. A loss that is not finite is fatal with
-        a scaler too: what overflowed on the way forward is in the norms' running statistics, and a skipped
-        step does not take it out. So are a scaler's gradients when its `scale` fell so low that they
-        themselves must be broken.
-        """
-        packed = torch.cat([self._window_sum.double(), self._skipped[None], self._first_bad[None]])
-        box, obj, cls, skipped, first_bad = packed.tolist()
-        if int(first_bad) in self._names:
-            raise self._error(int(first_bad), "the loss or its gradients are not finite")
-        if scale is not None and scale < SMALLEST_SCALE:
-            raise self._error(int(first_bad), f"the gradients stayed non-finite down to a scale of {scale:g}")
-        return box, obj, cls, skipped
+    def check(self) -> tuple[float, float, float, float, float | None]:
+        """Read the window's three sums, the skipped steps and the scale from the device; raises BadBatch."""
+        scale = self._precision.scale_on_device
+        packed = [self._window_sum.double(), self._skipped[None], self._bad_loss[None], self._bad_step[None]]
+        if scale is not None:
+            packed.append(scale.reshape(1))
+        box, obj, cls, skipped, bad_loss, bad_step, *scales = torch.cat(packed).tolist()
+        bad = int(min(bad_loss, bad_step))
+        if bad < NEVER:
+            raise self._bad_batch(bad, is_loss=bad_loss == bad)
+        return box, obj, cls, skipped, scales[0] if scales else self._precision.scale
 
     def epoch_means(self) -> tuple[float, float, float]:
         """Return the mean terms of the epoch so far; reads the device."""
         box, obj, cls = (self.epoch_sum / max(self.epoch_count, 1)).tolist()
         return box, obj, cls
 
-    def _mark(self, finite: torch.Tensor, counter: int) -> None:
-        bad = torch.where(finite, NEVER, counter)
-        torch.minimum(self._first_bad, bad, out=self._first_bad)
+    @property
+    def skips(self) -> tuple[int, int]:
+        """How many steps the scaler has skipped, and how many of them the last ones in a row; reads."""
+        skipped, streak = torch.stack((self._skipped, self._streak)).tolist()
+        return skipped, streak
 
-    def _error(self, counter: int, what: str) -> NonFiniteError:
-        counter = counter if counter in self._names else max(self._names, default=0)
-        names = self._names.get(counter, [])
-        epoch, batch = divmod(counter, self._batches_per_epoch)
-        place = f"epoch {epoch + 1}, batch {batch + 1}"
-        way_out = "look at its images' labels or lower the rate"
-        if self._precision != "fp32":
-            way_out += ", or train in fp32"
-        return NonFiniteError(
-            f"{what} at {place} in {self._precision}; {way_out}", place=place, value=", ".join(names)
-        )
+    @skips.setter
+    def skips(self, values: tuple[int, int]) -> None:
+        self._skipped.fill_(values[0])
+        self._streak.fill_(values[1])
+
+    def _bad_batch(self, counter: int, *, is_loss: bool) -> BadBatch:
+        images = self._names.get(counter, [])
+        if is_loss:
+            return BadBatch(counter, "loss", "the loss is not finite", images)
+        if self._precision.scale is None:
+            return BadBatch(counter, "gradients", "the gradients are not finite", images)
+        streak = self.skips[1]
+        what = f"the gradients of {streak} step(s) in a row were not finite, whatever the scale"
+        return BadBatch(counter, "streak", what, images)
+
+
+def _mark(first_bad: torch.Tensor, fine: torch.Tensor, counter: int) -> None:
+    bad = torch.where(fine, NEVER, counter)
+    torch.minimum(first_bad, bad, out=first_bad)

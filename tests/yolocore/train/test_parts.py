@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from yolocore.errors import NonFiniteError
 from yolocore.spec.events import EpochDone, LossParts
 from yolocore.train.ema import Ema, decay_at
 from yolocore.train.optim import apply_point, build_optimizer, parameter_groups
@@ -17,7 +16,7 @@ from yolocore.train.precision import DTYPES, Precision, PrecisionName, resolve_p
 from yolocore.train.results import COLUMNS, results_csv
 from yolocore.train.schedule import Point
 from yolocore.train.stopping import EarlyStopping
-from yolocore.train.watch import Watch
+from yolocore.train.watch import BadBatch, Watch
 
 CPU = torch.device("cpu")
 
@@ -146,48 +145,93 @@ def test_a_first_step_that_is_skipped_leaves_the_momentum_at_rest() -> None:
 
 
 def test_watch_means_a_window_and_an_epoch() -> None:
-    watch = Watch("fp32", CPU, 5)
+    watch = Watch(Precision("fp32", CPU))
     watch.add(0, torch.tensor([1.0, 2.0, 3.0]), ["a.jpg"])
     watch.add(1, torch.tensor([3.0, 2.0, 1.0]), ["b.jpg", "c.jpg"])
-    window = watch.read(None)
+    window = watch.read()
     assert (window.losses, window.num_batches, window.num_images) == ((2.0, 2.0, 2.0), 2, 3)
     watch.add(2, torch.tensor([5.0, 5.0, 5.0]), ["d.jpg"])
-    assert watch.read(None).losses == (5.0, 5.0, 5.0)
+    assert watch.read().losses == (5.0, 5.0, 5.0)
     assert watch.epoch_means() == (3.0, 3.0, 3.0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_loss_that_is_not_finite_names_the_first_bad_batch(precision: PrecisionName) -> None:
-    watch = Watch(precision, CPU, 5)
+    watch = Watch(Precision(precision, CPU))
     watch.add(7, torch.tensor([1.0, 2.0, 3.0]), ["fine.jpg"])
     watch.add(8, torch.tensor([1.0, math.nan, 3.0]), ["bad.jpg", "worse.jpg"])
     watch.add(9, torch.full((3,), math.inf), ["later.jpg"])
-    with pytest.raises(NonFiniteError) as caught:
-        watch.read(None)
-    assert caught.value.place == "epoch 2, batch 4"
-    assert precision in caught.value.message
-    assert caught.value.value == "bad.jpg, worse.jpg"
+    with pytest.raises(BadBatch) as caught:
+        watch.read()
+    assert (caught.value.counter, caught.value.cause) == (8, "loss")
+    assert caught.value.images == ["bad.jpg", "worse.jpg"]
+    watch.begin_window()
+    assert watch.read().num_batches == 0
 
 
-def test_gradients_that_are_not_finite_are_fatal_without_a_scaler() -> None:
-    watch = Watch("fp32", CPU, 5)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_that_are_not_finite_are_bad_without_a_scaler(precision: PrecisionName) -> None:
+    watch = Watch(Precision(precision, CPU))
     watch.add_step(3, torch.tensor(math.nan))
     watch.add(3, torch.tensor([1.0, 2.0, 3.0]), ["steep.jpg"])
     watch.add(4, torch.full((3,), math.nan), ["next.jpg"])
-    with pytest.raises(NonFiniteError, match="epoch 1, batch 4"):
-        watch.check(None)
+    with pytest.raises(BadBatch) as caught:
+        watch.check()
+    assert (caught.value.counter, caught.value.cause) == (3, "gradients")
 
 
-def test_with_a_scaler_overflows_are_counted_until_the_scale_is_gone() -> None:
-    watch = Watch("fp16", CPU, 5)
-    watch.add(0, torch.tensor([1.0, 2.0, 3.0]), ["a.jpg"])
-    watch.add_step(0, torch.tensor(math.nan))
-    watch.add_step(0, torch.tensor(1.0))
-    assert watch.read(32768.0).skipped == 1
-    watch.add(1, torch.tensor([1.0, 2.0, 3.0]), ["b.jpg"])
-    watch.add_step(1, torch.tensor(math.nan))
-    with pytest.raises(NonFiniteError, match=r"scale of 0\.5"):
-        watch.read(0.5)
+def scaled(scale: float) -> Precision:
+    """Return fp16 whose scaler stands at that scale."""
+    precision = Precision("fp16", CPU)
+    precision.load_state_dict({**precision.state_dict(), "scale": scale})
+    precision.backward(torch.zeros((), requires_grad=True))
+    return precision
+
+
+def test_with_a_scaler_overflows_are_counted_and_a_finite_step_ends_a_row() -> None:
+    watch = Watch(scaled(32768.0))
+    for counter in range(40):
+        watch.add(counter, torch.ones(3), [f"{counter}.jpg"])
+        watch.add_step(counter, torch.tensor(1.0 if counter % 20 == 19 else math.nan))
+    assert watch.read().skipped == 38 and watch.skips == (38, 0)
+
+
+def test_twenty_skipped_steps_in_a_row_are_bad_at_the_twentieth() -> None:
+    watch = Watch(scaled(32768.0))
+    watch.skips = (7, 3)
+    for counter in range(30):
+        watch.add(counter, torch.ones(3), [f"{counter}.jpg"])
+        watch.add_step(counter, torch.tensor(math.inf))
+    assert watch.skips == (37, 33)
+    with pytest.raises(BadBatch, match="in a row") as caught:
+        watch.read()
+    assert (caught.value.counter, caught.value.cause) == (16, "streak")
+    assert caught.value.images == ["16.jpg"]
+
+
+def test_a_scale_under_one_is_bad_at_once() -> None:
+    watch = Watch(scaled(0.5))
+    watch.add_step(4, torch.tensor(math.nan))
+    watch.add(4, torch.ones(3), ["a.jpg"])
+    with pytest.raises(BadBatch) as caught:
+        watch.check()
+    assert (caught.value.counter, caught.value.cause) == (4, "streak")
+    assert Watch(scaled(1.0)).read().scale == 1.0
+
+
+def test_a_scaler_begins_again_and_gradients_under_way_come_along() -> None:
+    precision = scaled(0.25)
+    weights = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))]
+    weights[0].grad = torch.tensor([0.25, 0.5, 1.0])
+    precision.restart(weights)
+    assert precision.scale == 65536.0
+    assert torch.equal(weights[0].grad, torch.tensor([65536.0, 131072.0, 262144.0]))
+    precision.fall_back(weights)
+    assert torch.equal(weights[0].grad, torch.tensor([1.0, 2.0, 4.0]))
+    assert precision.state_dict() == {}
+    assert (precision.name, precision.fell_back) == ("fp32", True)
+    with precision.autocast():
+        assert nn.Conv2d(3, 4, 3)(torch.rand(1, 3, 8, 8)).dtype == torch.float32
 
 
 def test_patience_zero_never_ends_a_run() -> None:

@@ -102,7 +102,8 @@ class FiniteOutput(NoOutput):
 @pytest.mark.parametrize("checkpoint_every_s", [0.0, float("inf")])
 def test_an_overflow_on_the_way_forward_is_never_kept(checkpoint_every_s: float) -> None:
     output = FiniteOutput()
-    trainer = trainer_with("fp16", too_large, output=output, checkpoint_every_s=checkpoint_every_s)
+    parts: dict[str, Any] = {"checkpoint_every_s": checkpoint_every_s, "remember_every": 0}
+    trainer = trainer_with("fp16", too_large, output=output, **parts)
     with pytest.raises(NonFiniteError) as caught:
         trainer.run()
     assert caught.value.place == "epoch 1, batch 2"

@@ -1,0 +1,370 @@
+"""A run in reduced precision that meets batches out of range: what it mends, what it tells, what it refuses.
+
+The faults follow from a mark in the pictures and from the precision alone, as real overflows do, so that
+they come again when a batch is repeated.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.loops import CPU, ListLoader, NoOutput, batch_of, build_trainer
+from tests.support.shapes import TINY_MODEL, draw_shapes
+from yolocore.data.collate import Batch, Item
+from yolocore.errors import NonFiniteError
+from yolocore.loss.detection import DetectionLoss
+from yolocore.model.build import build_network
+from yolocore.model.network import Network
+from yolocore.spec.architecture import parse_architecture
+from yolocore.spec.events import TrainEvent, Warned
+from yolocore.spec.plan import plan_architecture
+from yolocore.train.checkpoint import Snapshot, encode, load_checkpoint
+from yolocore.train.islands import is_island
+from yolocore.train.optim import build_optimizer
+from yolocore.train.precision import Precision, PrecisionName
+from yolocore.train.protocols import Wish
+from yolocore.train.schedule import Point
+from yolocore.train.trainer import Trainer
+
+NUM_BATCHES = 8
+CONV = "model.3.conv"
+Fault = Callable[[Tensor], Tensor]
+
+
+class Steep(torch.autograd.Function):
+    """Leaves a value as it is and makes its gradient infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * torch.inf
+
+
+def steep(value: Tensor) -> Tensor:
+    steeper: Tensor = Steep.apply(value)
+    return steeper
+
+
+def loud(value: Tensor) -> Tensor:
+    return value * 1e38 * 1e38
+
+
+class Rates:
+    def __init__(self, accumulate: int) -> None:
+        self.accumulate = accumulate
+
+    def at(self, counter: int) -> Point:
+        return Point((0.001, 0.001, 0.001), 0.9, self.accumulate)
+
+
+class KeepingOutput(NoOutput):
+    """Keeps copies of what would have been written, as files do; all of it must be finite."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
+        self.files: list[bytes] = []
+
+    def checkpoint(self, snapshot: Snapshot) -> None:
+        for tensors in (snapshot.model, snapshot.ema):
+            assert all(bool(torch.isfinite(value).all()) for value in tensors.values())
+        self.files.append(bytes(encode(snapshot)))
+
+    def read(self, index: int, folder: Path) -> Snapshot:
+        path = folder / f"{index}.ckpt"
+        path.write_bytes(self.files[index])
+        return load_checkpoint(path)
+
+
+class Run:
+    """A trainer with a fault in some batches, and what it told."""
+
+    def __init__(
+        self,
+        precision: PrecisionName = "fp16",
+        fault: Fault = loud,
+        *,
+        marked: Iterable[int] = (3,),
+        modules: Iterable[str] = (CONV,),
+        in_fp32_too: bool = False,
+        accumulate: int = 1,
+        poll: Callable[[], Wish | None] | None = None,
+        **parts: Any,
+    ) -> None:
+        self.network = build_network(plan_architecture(parse_architecture(TINY_MODEL), num_classes=2))
+        self.events: list[TrainEvent] = []
+        self.output = KeepingOutput()
+        self.batches = _batches(self.network, set(marked))
+        for name in modules:
+            _spoil(self.network, name, fault, in_fp32_too)
+        strides = self.network.strides.tolist()
+        self.trainer: Trainer = build_trainer(
+            self.network,
+            optimizer=build_optimizer(self.network, name="SGD", lr=0.001, momentum=0.9, weight_decay=0),
+            schedule=Rates(accumulate),
+            loss=DetectionLoss(num_classes=2, strides=strides, box=0.05, obj=1.0, cls=0.5),
+            loader=ListLoader(self.batches, NUM_BATCHES),
+            batches_per_epoch=NUM_BATCHES,
+            precision=Precision(precision, CPU),
+            output=self.output,
+            emit=self.events.append,
+            poll=poll or (lambda: None),
+            **{"epochs": 1, **parts},
+        )
+
+    def go(self) -> Run:
+        """Run to the end."""
+        assert self.trainer.run() is None
+        return self
+
+    def warnings(self, code: str) -> list[Warned]:
+        return [event for event in self.events if event.type == "warning" and event.code == code]
+
+    @property
+    def islands(self) -> list[str]:
+        return self.trainer.sentinel.islands.names
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self.trainer.sentinel.state()
+
+
+def _batches(network: Network, marked: set[int], num_epochs: int = 4) -> list[Batch]:
+    """Return batches of two pictures; a marked one's first picture has a white pixel in its corner."""
+    rng = np.random.default_rng(0)
+    batches = []
+    for number in range(NUM_BATCHES * num_epochs):
+        items = []
+        for place in range(2):
+            image, rows = draw_shapes(rng, 64)
+            if number in marked and place == 0:
+                image[0, 0] = 255
+            items.append(Item(image, np.array(rows, dtype=np.float32), f"{number}-{place}.png"))
+        batches.append(batch_of(items, network, 4.0))
+    return batches
+
+
+def _spoil(network: Network, name: str, fault: Fault, in_fp32_too: bool) -> None:
+    is_marked = False
+
+    def look(module: torch.nn.Module, inputs: Any) -> None:
+        nonlocal is_marked
+        is_marked = bool((inputs[0][:, :, 0, 0] == 1).any())
+
+    def hook(module: torch.nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        is_due = module.training and is_marked
+        return fault(output) if is_due and (in_fp32_too or output.dtype != torch.float32) else output
+
+    network.register_forward_pre_hook(look)
+    network.get_submodule(name).register_forward_hook(hook)
+
+
+def same(one: Trainer, other: Trainer) -> bool:
+    """Tell whether two runs ended bit for bit alike."""
+    return all(
+        torch.equal(value, theirs.state_dict()[key])
+        for mine, theirs in ((one.network, other.network), (one.ema.network, other.ema.network))
+        for key, value in mine.state_dict().items()
+    )
+
+
+def test_a_module_that_overflows_becomes_an_island_and_the_run_goes_on() -> None:
+    run = Run().go()
+    (island,) = run.warnings("AMP_ISLAND")
+    assert island.place == "epoch 1, batch 4"
+    assert CONV in island.message and "3-0.png, 3-1.png" in island.message
+    assert len(run.warnings("AMP_ROLLBACK")) == 1 and not run.warnings("AMP_OFF")
+    for network in (run.network, run.trainer.ema.network):
+        assert [name for name, module in network.named_modules() if is_island(module)] == [CONV]
+    assert run.state["islands"] == [CONV] and not run.state["fell_back"] and run.state["skipped"] <= 1
+    batches = [event.batch for event in run.events if event.type == "batch"]
+    assert batches == sorted(batches) and batches[-1] == NUM_BATCHES - 1
+    assert len(run.output.rows) == 1 and run.trainer.ema.updates == NUM_BATCHES
+
+
+def test_a_sound_run_pays_nothing() -> None:
+    run, plain = Run(marked=()).go(), Run(marked=(), remember_every=0).go()
+    assert same(run.trainer, plain.trainer)
+    assert not any(event.type == "warning" for event in run.events) and not run.islands
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_outcome_does_not_depend_on_when_the_batch_was_noticed(accumulate: int) -> None:
+    marked = (5, 12)
+    settings: list[dict[str, Any]] = [{}, {"remember_every": 1}, {"remember_every": 3}]
+    settings.append({"checkpoint_every_s": 0.0})
+    runs = [Run(marked=marked, accumulate=accumulate, epochs=2, **parts).go() for parts in settings]
+    assert all(run.islands == [CONV] for run in runs)
+    assert all(same(runs[0].trainer, run.trainer) for run in runs[1:])
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_run_killed_anywhere_ends_as_the_one_that_was_not(accumulate: int, tmp_path: Path) -> None:
+    whole = Run(accumulate=accumulate, checkpoint_every_s=0.0).go()
+    positions = set()
+    for index in range(0, len(whole.output.files), 2):
+        snapshot = whole.output.read(index, tmp_path)
+        positions.add(snapshot.position.batch)
+        again = Run(accumulate=accumulate)
+        again.trainer.restore(snapshot)
+        again.go()
+        assert again.islands == [CONV]
+        assert same(whole.trainer, again.trainer), snapshot.position
+    assert min(positions) < 3 < max(positions)
+
+
+def wish_at(question: int, wish: Wish) -> Callable[[], Wish | None]:
+    asked = 0
+
+    def poll() -> Wish | None:
+        nonlocal asked
+        asked += 1
+        return wish if asked >= question else None
+
+    return poll
+
+
+@pytest.mark.parametrize("question", [3, 5, 8])
+def test_a_pause_never_keeps_a_bad_batch(question: int, tmp_path: Path) -> None:
+    whole = Run().go()
+    paused = Run(poll=wish_at(question, "pause"))
+    assert paused.trainer.run() == "pause"
+    snapshot = paused.output.read(-1, tmp_path)
+    assert snapshot.position == paused.trainer.position
+    again = Run()
+    again.trainer.restore(snapshot)
+    again.go()
+    assert same(whole.trainer, again.trainer)
+
+
+def test_a_wish_while_batches_are_repeated_leaves_a_good_state(tmp_path: Path) -> None:
+    whole = Run(marked=(7,)).go()
+    paused = Run(marked=(7,), poll=wish_at(NUM_BATCHES, "drain"))  # asked again at the first repeated batch
+    assert paused.trainer.run() == "drain"
+    snapshot = paused.output.read(-1, tmp_path)
+    assert snapshot.position.batch == 1 and not paused.islands
+    again = Run(marked=(7,))
+    again.trainer.restore(snapshot)
+    again.go()
+    assert same(whole.trainer, again.trainer)
+
+
+def test_a_few_skipped_steps_are_the_scalers_business() -> None:
+    run = Run(fault=steep, marked=range(5)).go()
+    assert not any(event.type == "warning" for event in run.events) and not run.islands
+    assert run.trainer.precision.scale == 65536.0 / 2**5
+    assert run.state["skipped"] == 5 and run.state["streak"] == 0
+    assert any("has skipped 5" in event.message for event in run.events if event.type == "log")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_row_of_skipped_steps_ends_in_an_island_and_a_fresh_scaler(accumulate: int, tmp_path: Path) -> None:
+    # From a scale of 16 the fifth skipped step is one too many. Of two batches a step the first is at fault,
+    # so the one that is named comes before the one at which the row was noticed.
+    changes: dict[str, Any] = {"fault": steep, "accumulate": accumulate, "epochs": accumulate}
+    changes["marked"] = range(accumulate, 8 * accumulate, accumulate)
+    run = Run(**changes, checkpoint_every_s=0.0)
+    run.trainer.precision.load_state_dict({**run.trainer.precision.state_dict(), "scale": 16.0})
+    run.go()
+    (island,) = run.warnings("AMP_ISLAND")
+    assert run.islands == [CONV] and not run.warnings("AMP_OFF")
+    assert island.place == f"epoch {accumulate}, batch {6 if accumulate == 1 else 4}"
+    assert f"({5 * accumulate}-0.png" in island.message
+    assert (run.trainer.precision.scale or 0) > 16.0  # the first scale may be too large, in the ordinary way
+    assert run.state["streak"] < 4 <= run.state["skipped"] < 8
+    for index in (3, 6 * accumulate):
+        again = Run(**changes)
+        again.trainer.restore(run.output.read(index, tmp_path))
+        assert same(run.trainer, again.go().trainer)
+
+
+def test_a_fourth_module_puts_the_whole_run_into_fp32(tmp_path: Path) -> None:
+    modules = ("model.0.conv", CONV, "model.5.conv", "model.9.cv3.conv")
+    run = Run(modules=modules, checkpoint_every_s=0.0).go()
+    assert run.islands == list(modules[:3])
+    assert len(run.warnings("AMP_ISLAND")) == 3
+    (off,) = run.warnings("AMP_OFF")
+    assert off.place == "epoch 1, batch 4"
+    assert run.trainer.precision.name == "fp32" and run.trainer.precision.scale is None
+    again = Run(modules=modules)
+    again.trainer.restore(run.output.read(5, tmp_path))
+    assert again.trainer.precision.name == "fp32" and again.islands == list(modules[:3])
+    assert same(run.trainer, again.go().trainer)
+    assert not again.warnings("AMP_OFF")
+
+
+def test_what_no_module_can_be_blamed_for_ends_in_fp32_at_once() -> None:
+    run = Run()
+    loss = run.trainer.loss
+
+    class Odd:
+        balance = loss.balance
+
+        def __call__(self, maps: list[Tensor], targets: Any) -> tuple[Tensor, Tensor]:
+            total, items = loss(maps, targets)
+            is_odd = maps[0].dtype == torch.float16 and len(run.islands) == 1
+            return (total * torch.inf, items * torch.inf) if is_odd else (total, items)
+
+    run.trainer.loss = Odd()
+    run.go()
+    assert run.islands == [CONV] and len(run.warnings("AMP_OFF")) == 1
+
+
+def test_a_bf16_run_goes_back_before_gradients_spoil_its_weights() -> None:
+    run = Run("bf16", steep).go()
+    assert run.islands == [CONV]
+    (island,) = run.warnings("AMP_ISLAND")
+    assert "bf16" in island.message
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_what_is_not_finite_in_fp32_either_ends_the_run_with_rate_and_norm(precision: PrecisionName) -> None:
+    run = Run(precision, in_fp32_too=True, checkpoint_every_s=0.0)
+    with pytest.raises(NonFiniteError, match="diverged") as caught:
+        run.trainer.run()
+    assert caught.value.place == "epoch 1, batch 4"
+    assert caught.value.value == "3-0.png, 3-1.png"
+    assert "0.001" in caught.value.message and "norm" in caught.value.message
+    assert precision in caught.value.message
+    assert not run.islands and not run.warnings("AMP_OFF") and len(run.output.files) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_data_that_is_not_finite_names_its_image(precision: PrecisionName) -> None:
+    run = Run(precision, marked=())
+    images = run.batches[3].images.float()
+    images[1, 0, 4, 4] = torch.nan
+    run.batches[3] = replace(run.batches[3], images=images)
+    with pytest.raises(NonFiniteError, match="images or labels") as caught:
+        run.trainer.run()
+    assert (caught.value.place, caught.value.value) == ("epoch 1, batch 4", "3-1.png")
+    assert not run.islands
+
+
+def test_a_run_after_its_fall_back_has_no_way_left() -> None:
+    modules = ("model.0.conv", CONV, "model.5.conv", "model.9.cv3.conv")
+    run = Run(modules=modules, epochs=2)
+    run.batches[12] = replace(run.batches[12], images=run.batches[12].images.float() * torch.nan)
+    with pytest.raises(NonFiniteError, match="fp32") as caught:
+        run.trainer.run()
+    assert caught.value.place == "epoch 2, batch 5"
+    assert len(run.warnings("AMP_OFF")) == 1
+
+
+def test_an_older_checkpoint_knows_no_islands() -> None:
+    run = Run()
+    run.trainer.restore(replace(run.trainer.snapshot(), sentinel={}))
+    assert run.state == {"islands": [], "fell_back": False, "skipped": 0, "streak": 0}
+    content = torch.load(io.BytesIO(bytes(encode(run.trainer.snapshot()))), weights_only=True)
+    assert '"sentinel"' in content["json"]
