@@ -23,7 +23,7 @@ from yolocore.train.checkpoint import (
     named_place,
     save_checkpoint,
 )
-from yolocore.train.files import Written, describe, publish
+from yolocore.train.files import Written, describe, publish, remove_leftovers
 from yolocore.train.results import results_csv
 
 MEDIA_TYPES = {
@@ -92,6 +92,8 @@ class RunFolder:
         self._keep = keep_checkpoints
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.artifacts)
+        remove_leftovers(self.checkpoints)
 
     def checkpoint(self, snapshot: Snapshot) -> None:
         """Write a checkpoint and tell where it is."""
