@@ -76,7 +76,7 @@ class Sentinel:
         self._go_back(bad)
         self._repeat_until(bad)
         batch, found = self._diagnose(bad)
-        if not finite_in_fp32(self._trainer.network, self._trainer.loss, *self._trainer.place(batch)):
+        if not self._is_finite_in_fp32(batch):
             raise self._failure(bad, batch)
         if not self._made_islands(bad, batch, found):
             self._fall_back(bad)
@@ -159,6 +159,13 @@ class Sentinel:
         return find_overflow(
             trainer.network, trainer.loss, images, targets, precision=trainer.precision, scale=scale
         )
+
+    def _is_finite_in_fp32(self, batch: Batch) -> bool:
+        """Tell whether fp32 could train a batch; True where memory is too small for it, islands are not."""
+        try:
+            return finite_in_fp32(self._trainer.network, self._trainer.loss, *self._trainer.place(batch))
+        except torch.OutOfMemoryError:
+            return True
 
     def _made_islands(self, bad: BadBatch, batch: Batch, found: Finding | None) -> bool:
         """Turn modules into islands until the batch is finite; tell whether it has become so."""

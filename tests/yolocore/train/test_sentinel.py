@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from tests.support.loops import CPU, ListLoader, NoOutput, batch_of, build_trainer
-from tests.support.shapes import TINY_MODEL, draw_shapes
+from tests.support.runs import WishAt, do_run, newest_checkpoint, request, weights_hash
+from tests.support.shapes import TINY_MODEL, draw_shapes, write_shapes
 from yolocore.data.collate import Batch, Item
 from yolocore.errors import NonFiniteError
 from yolocore.loss.detection import DetectionLoss
@@ -27,7 +28,7 @@ from yolocore.model.network import Network
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.events import TrainEvent, Warned
 from yolocore.spec.plan import plan_architecture
-from yolocore.train.checkpoint import Snapshot, encode, load_checkpoint
+from yolocore.train.checkpoint import Snapshot, encode, load_checkpoint, save_checkpoint
 from yolocore.train.islands import is_island
 from yolocore.train.optim import build_optimizer
 from yolocore.train.precision import Precision, PrecisionName
@@ -304,21 +305,42 @@ def test_a_fourth_module_puts_the_whole_run_into_fp32(tmp_path: Path) -> None:
     assert not again.warnings("AMP_OFF")
 
 
+class Otherwise:
+    """A loss that calls another, unless `strange` says what else is to come of the maps."""
+
+    def __init__(self, loss: Any, strange: Callable[[list[Tensor]], float | None]) -> None:
+        self.loss = loss
+        self.strange = strange
+        self.balance = loss.balance
+
+    def __call__(self, maps: list[Tensor], targets: Any) -> tuple[Tensor, Tensor]:
+        factor = self.strange(maps)
+        total, items = self.loss(maps, targets)
+        return (total, items) if factor is None else (total * factor, items * factor)
+
+
 def test_what_no_module_can_be_blamed_for_ends_in_fp32_at_once() -> None:
     run = Run()
-    loss = run.trainer.loss
 
-    class Odd:
-        balance = loss.balance
+    def strange(maps: list[Tensor]) -> float | None:
+        return torch.inf if maps[0].dtype == torch.float16 and len(run.islands) == 1 else None
 
-        def __call__(self, maps: list[Tensor], targets: Any) -> tuple[Tensor, Tensor]:
-            total, items = loss(maps, targets)
-            is_odd = maps[0].dtype == torch.float16 and len(run.islands) == 1
-            return (total * torch.inf, items * torch.inf) if is_odd else (total, items)
-
-    run.trainer.loss = Odd()
+    run.trainer.loss = Otherwise(run.trainer.loss, strange)
     run.go()
     assert run.islands == [CONV] and len(run.warnings("AMP_OFF")) == 1
+
+
+def test_a_memory_too_small_for_fp32_is_no_reason_to_give_up() -> None:
+    run = Run()
+
+    def strange(maps: list[Tensor]) -> float | None:
+        if maps[0].dtype == torch.float32:
+            raise torch.OutOfMemoryError("not for fp32")
+        return None
+
+    run.trainer.loss = Otherwise(run.trainer.loss, strange)
+    run.go()
+    assert run.islands == [CONV] and not run.warnings("AMP_OFF")
 
 
 def test_a_bf16_run_goes_back_before_gradients_spoil_its_weights() -> None:
@@ -368,3 +390,25 @@ def test_an_older_checkpoint_knows_no_islands() -> None:
     assert run.state == {"islands": [], "fell_back": False, "skipped": 0, "streak": 0}
     content = torch.load(io.BytesIO(bytes(encode(run.trainer.snapshot()))), weights_only=True)
     assert '"sentinel"' in content["json"]
+
+
+def test_a_whole_run_goes_on_with_an_island_and_is_resumed_with_it(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data")
+    config: dict[str, Any] = {"precision": "fp16", "epochs": 2}
+    do_run(request(tmp_path / "0", data, **config), WishAt("pause", 1))
+    snapshot = load_checkpoint(newest_checkpoint(tmp_path / "0"))
+    for tensors in (snapshot.model, snapshot.ema):
+        tensors[f"{CONV}.weight"] *= 1e8  # which the norm behind it brings back, if it gets that far
+    start = save_checkpoint(tmp_path / "e0000-b000001.ckpt", snapshot).path
+
+    whole = do_run(replace(request(tmp_path / "1", data, **config), resume=start))
+    assert whole.result.outcome == "succeeded"
+    assert [event.code for event in whole.of("warning")] == ["AMP_ROLLBACK", "AMP_ISLAND"]
+    assert whole.of("warning")[1].place == "epoch 1, batch 2"
+    kept = load_checkpoint(newest_checkpoint(tmp_path / "1")).sentinel
+    assert kept["islands"] == [CONV] and kept["fell_back"] is False
+
+    do_run(replace(request(tmp_path / "2", data, **config), resume=start), WishAt("drain", 3))
+    resumed = replace(request(tmp_path / "3", data, **config), resume=newest_checkpoint(tmp_path / "2"))
+    assert not do_run(resumed).of("warning")
+    assert weights_hash(newest_checkpoint(tmp_path / "3")) == weights_hash(newest_checkpoint(tmp_path / "1"))
