@@ -12,7 +12,10 @@ import torch
 from yolocore.errors import DiskFullError, OutOfMemoryError
 from yolocore.train.files import FULL, disk_full
 
-CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "bad_alloc")
+CPU_ALLOCATOR = (
+    *("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "bad_alloc"),
+    *("can't start new thread", "failed to map segment"),  # for its stack, for a library
+)
 DISK = ("No space left on device", "file write failed")
 
 
@@ -33,7 +36,7 @@ def naming_failures() -> Iterator[None]:
         if error.errno in FULL:
             raise disk_full(error, place=error.filename) from error
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         text = str(error)
         if any(words in text for words in CPU_ALLOCATOR):
             raise OutOfMemoryError(_memory_hint(error)) from error

@@ -8,6 +8,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,7 +26,7 @@ from yolocore.train.checkpoint import (
     save_checkpoint,
 )
 from yolocore.train.failures import naming_failures
-from yolocore.train.files import describe, publish
+from yolocore.train.files import describe, publish, remove_leftovers
 
 
 def snapshot(**changes: Any) -> Snapshot:
@@ -129,13 +131,32 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_only_half_files_are_leftovers(tmp_path: Path) -> None:
+    for name in (".a.ckpt.123.part", "b.part", ".c.ckpt", "d.ckpt"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"b.part", ".c.ckpt", "d.ckpt"}
+
+
+def test_memory_that_opencv_does_not_get_has_a_name() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(OutOfMemoryError, match="lower the batch"), naming_failures():
+        cv2.resize(image, (2_000_000, 2_000_000))
+
+
 @pytest.mark.parametrize(
     ("error", "named"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemoryError),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfMemoryError),
         (MemoryError(), OutOfMemoryError),
+        (RuntimeError("std::bad_alloc"), OutOfMemoryError),
+        (RuntimeError("can't start new thread"), OutOfMemoryError),
+        (ImportError("a.so: failed to map segment from shared object"), OutOfMemoryError),
+        (OSError(errno.ENOMEM, "none"), OutOfMemoryError),
         (OSError(errno.ENOSPC, "full"), DiskFullError),
+        (OSError(errno.EFBIG, "too large"), DiskFullError),
+        (OSError(errno.EDQUOT, "your share is full"), DiskFullError),
         (RuntimeError("something else"), RuntimeError),
         (OSError(errno.EACCES, "no"), OSError),
     ],
