@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -155,7 +155,8 @@ class _Run:
         longer = snapshot is not None and check_resumed(snapshot, identity, self._warn)
         output = self._output(plan, identity)
         position, rank = snapshot.position if snapshot else None, self.group.rank if self.group else 0
-        with closing(wiring.train_loader(position, rank=rank)) as loader:
+        files = output if isinstance(output, RunFolder) else nullcontext()
+        with closing(wiring.train_loader(position, rank=rank)) as loader, files:
             evaluator = wiring.evaluator() if self.is_first else None
             trainer = wiring.trainer(
                 network,
@@ -274,6 +275,7 @@ class _Run:
             identity=identity,
             save_period=self.config.save_period,
             keep_checkpoints=self.settings.keep_checkpoints,
+            background=self.settings.background_checkpoints,
         )
 
     # ---- beginning and end

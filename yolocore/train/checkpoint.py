@@ -11,7 +11,7 @@ import json
 import pickle
 import re
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,6 +157,22 @@ def load_into(module: torch.nn.Module, tensors: Tensors, what: str) -> None:
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(tensors[key])
+
+
+def cloned(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot on the CPU that shares no tensor with the run, but for the best weights' own copy."""
+    copies = {name: _mapped(getattr(snapshot, name)) for name in TENSOR_FIELDS if name != "best_weights"}
+    return replace(snapshot, **copies)
+
+
+def _mapped(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(part) for part in value)
+    if isinstance(value, dict):
+        return {key: _mapped(part) for key, part in value.items()}
+    return value
 
 
 def detached(tensors: Tensors) -> Tensors:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
@@ -20,6 +22,7 @@ from yolocore.train.checkpoint import (
     Tensors,
     checkpoint_name,
     checkpoints_in,
+    cloned,
     named_place,
     save_checkpoint,
 )
@@ -80,8 +83,13 @@ class RunFolder:
         identity: Mapping[str, Any],
         save_period: int = 0,
         keep_checkpoints: int | None = None,
+        background: bool = False,
     ) -> None:
-        """Make the folders; `keep_checkpoints` None only adds them, a number prunes to the newest ones."""
+        """Make the folders; `keep_checkpoints` None only adds them, a number prunes to the newest ones.
+
+        With `background` a checkpoint is copied in memory and written by a thread, which emits its event;
+        the loop goes on meanwhile. Close the folder, or use it as a context.
+        """
         self.folder = folder
         self.artifacts = folder / "artifacts"
         self.checkpoints = folder / "checkpoints"
@@ -90,13 +98,43 @@ class RunFolder:
         self._identity = dict(identity)
         self._save_period = save_period
         self._keep = keep_checkpoints
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if background else None
+        self._writing: Future[None] | None = None
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.artifacts)
         remove_leftovers(self.checkpoints)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.settle()
+        except Exception:
+            if error is None:  # else the first failure is the one to tell
+                raise
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written; raises what its writing raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
     def checkpoint(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint and tell where it is."""
+        """Write a checkpoint and tell where it is; raises what writing it, or the one before, raised."""
+        self.settle()
+        if self._writer is None:
+            self._write(snapshot)
+        else:
+            self._writing = self._writer.submit(self._write, cloned(snapshot))
+
+    def _write(self, snapshot: Snapshot) -> None:
         snapshot.identity = self._identity
         written = save_checkpoint(self.checkpoints / checkpoint_name(snapshot.position), snapshot)
         best = snapshot.best
@@ -130,7 +168,11 @@ class RunFolder:
                 path.unlink()
 
     def finished_epoch(self, rows: list[EpochDone], ema: Tensors) -> None:
-        """Bring the table up to date and keep the weights if this epoch is the best or asked for."""
+        """Bring the table up to date and keep the weights if this epoch is the best or asked for.
+
+        A checkpoint of before is told before this epoch is.
+        """
+        self.settle()
         row = rows[-1]
         self.table(rows)
         if row.best:

@@ -21,8 +21,9 @@ CACHES: tuple[CacheName, ...] = ("none", "disk", "ram")
 class RunSettings:
     """Time and place: nothing here changes the numbers, except `threads` where the configuration has none.
 
-    `keep_checkpoints` None only ever adds checkpoints; a number keeps the newest ones. `pictures` are the
-    plots and predictions at the end.
+    `keep_checkpoints` None only ever adds checkpoints; a number keeps the newest ones. With
+    `background_checkpoints` a thread writes them, and emits their events, while training goes on. `pictures`
+    are the plots and predictions at the end.
     """
 
     device: str = "cpu"
@@ -32,6 +33,7 @@ class RunSettings:
     checkpoint_every_s: float = 60.0
     threads: int | None = None
     keep_checkpoints: int | None = None
+    background_checkpoints: bool = True
     pictures: bool = True
 
     def within(self, hints: Runtime) -> RunSettings:
