@@ -19,6 +19,7 @@ import torch
 
 from yolocore.errors import CheckpointError
 from yolocore.train.files import Written, publish
+from yolocore.train.trees import mapped
 
 FORMAT = "trainshed-checkpoint-1"
 NAME = re.compile(r"e(\d+)-b(\d+)\.ckpt")
@@ -161,18 +162,14 @@ def load_into(module: torch.nn.Module, tensors: Tensors, what: str) -> None:
 
 def cloned(snapshot: Snapshot) -> Snapshot:
     """Return a snapshot on the CPU that shares no tensor with the run, but for the best weights' own copy."""
-    copies = {name: _mapped(getattr(snapshot, name)) for name in TENSOR_FIELDS if name != "best_weights"}
+    copies = {
+        name: mapped(getattr(snapshot, name), _copied) for name in TENSOR_FIELDS if name != "best_weights"
+    }
     return replace(snapshot, **copies)
 
 
-def _mapped(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(part) for part in value)
-    if isinstance(value, dict):
-        return {key: _mapped(part) for key, part in value.items()}
-    return value
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def detached(tensors: Tensors) -> Tensors:

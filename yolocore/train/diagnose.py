@@ -19,9 +19,10 @@ from torch.utils.hooks import RemovableHandle
 
 from yolocore.loss.detection import BatchTargets
 from yolocore.train.amp_check import untouched
-from yolocore.train.islands import is_island, mapped, tensors_in
+from yolocore.train.islands import is_island
 from yolocore.train.precision import Precision
 from yolocore.train.protocols import Loss
+from yolocore.train.trees import mapped, tensors_in
 
 
 @dataclass(frozen=True)

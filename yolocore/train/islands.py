@@ -7,13 +7,14 @@ not know why a module became one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from yolocore.model.layers import Conv
+from yolocore.train.trees import mapped, tensors_in
 
 _REDUCED = (torch.float16, torch.bfloat16)
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
@@ -97,29 +98,6 @@ def _island_of(kind: type[nn.Module]) -> type[nn.Module]:
 
     _classes[kind] = type(f"Float32{kind.__name__}", (kind,), {"forward": forward, "island_of": kind})
     return _classes[kind]
-
-
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a tensor, or lists, tuples and dicts with tensors in them, with each tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, list | tuple):
-        return type(value)(mapped(part, change) for part in value)
-    if isinstance(value, dict):
-        return {key: mapped(part, change) for key, part in value.items()}
-    return value
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors in what a module takes or gives, in order."""
-    found: list[Tensor] = []
-
-    def take(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    mapped(value, take)
-    return found
 
 
 def _widened(tensor: Tensor) -> Tensor:

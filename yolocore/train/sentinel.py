@@ -10,18 +10,16 @@ files, configuration or how events travel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from yolocore.data.collate import Batch
 from yolocore.errors import NonFiniteError
 from yolocore.spec.events import Warned
-from yolocore.train.checkpoint import Snapshot
+from yolocore.train.checkpoint import Snapshot, cloned
 from yolocore.train.diagnose import Finding, broken_images, find_overflow, finite_in_fp32
-from yolocore.train.islands import Islands, mapped
+from yolocore.train.islands import Islands
 from yolocore.train.state import restore_into, snapshot_of
 from yolocore.train.watch import BadBatch
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 REMEMBER_EVERY = 50
 MAX_ISLANDS = 3
-CLONED = ("model", "ema", "optimizer", "scaler", "gradients", "epoch_sum")
 
 
 class Sentinel:
@@ -54,7 +51,7 @@ class Sentinel:
         if self._every == 0 or self._trainer.precision.name == "fp32":
             return
         self._trainer.watch.check()
-        self._good = _cloned(snapshot_of(self._trainer))
+        self._good = cloned(snapshot_of(self._trainer))
 
     def settle(self) -> None:
         """Go back to the good state if a bad batch has been trained since the last reading.
@@ -109,7 +106,7 @@ class Sentinel:
         if good is None:
             raise self._failure(bad, next(self._batches(bad.counter)))
         epoch_began = trainer.epoch_began
-        restore_into(trainer, _cloned(good))  # a copy, because an optimizer trains on what it is given
+        restore_into(trainer, cloned(good))  # a copy, because an optimizer trains on what it is given
         trainer.epoch_began = epoch_began
         trainer.watch.begin_window()
         at = f"batch {good.position.batch + 1}"
@@ -223,13 +220,3 @@ class Sentinel:
 
     def _warn(self, code: str, message: str, bad: BadBatch) -> None:
         self._trainer.emit(Warned(code=code, message=message, place=self._place(bad)))
-
-
-def _cloned(snapshot: Snapshot) -> Snapshot:
-    """Return a snapshot on the CPU that shares no tensor with the run, but for the best weights' own copy."""
-    copies = {name: mapped(getattr(snapshot, name), _clone) for name in CLONED}
-    return replace(snapshot, **copies)
-
-
-def _clone(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
