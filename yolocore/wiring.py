@@ -41,6 +41,7 @@ from yolocore.train.precision import Precision
 from yolocore.train.protocols import Output, Wish
 from yolocore.train.request import RunSettings
 from yolocore.train.schedule import Schedule, scaled_weight_decay
+from yolocore.train.sentinel import REMEMBER_EVERY
 from yolocore.train.stopping import EarlyStopping
 from yolocore.train.trainer import Trainer
 
@@ -232,7 +233,9 @@ class Wiring:
                 evaluate=evaluator,
                 emit=emit,
             )
-            evaluate, poll, emit, forward = accord.evaluate, accord.poll, accord.emit, accord.forward(network)
+            evaluate, poll, emit = accord.evaluate, accord.poll, accord.emit
+            side = check_side(self.val_stride)
+            forward = accord.forward(network, torch.zeros(2, 3, side, side, device=self.group.device))
         assert evaluate is not None, "one process validates itself"
         trainer = Trainer(
             network=network,
@@ -252,6 +255,7 @@ class Wiring:
             poll=poll,
             checkpoint_every_s=self.settings.checkpoint_every_s,
             forward=forward,
+            remember_every=0 if self.group else REMEMBER_EVERY,  # ranks cannot go back one by one
             frozen=frozen,
             weigh=loader.set_class_maps if config.image_weights else None,
         )

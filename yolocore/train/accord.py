@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from yolocore.eval.validate import ValidationResult
 from yolocore.spec.events import BatchDone, EpochDone, TrainEvent, Warned
 from yolocore.train.checkpoint import Snapshot, Tensors
-from yolocore.train.distributed import Group, wrap
+from yolocore.train.distributed import Group, settle_buckets, wrap
 from yolocore.train.protocols import Interrupted, Loss, Wish
 
 Evaluate = Callable[[Any], ValidationResult]
@@ -48,10 +48,15 @@ class Accord:
         self._evaluate = evaluate
         self._emit = emit
 
-    def forward(self, network: nn.Module) -> Callable[[Tensor], Any]:
-        """Return what the loop calls in the network's place, once all ranks have come this far."""
+    def forward(self, network: nn.Module, images: Tensor) -> Callable[[Tensor], Any]:
+        """Return what the loop calls in the network's place, once all ranks have come this far.
+
+        `images` are any that the network takes (see `settle_buckets`).
+        """
         self._group.barrier()
-        return wrap(network, self._group.device)
+        wrapped = wrap(network, self._group.device)
+        settle_buckets(wrapped, images)
+        return wrapped
 
     def poll(self) -> Wish | None:
         """Return rank 0's wish, on all ranks the same; takes its balance over too, if that moves."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from yolocore.errors import ConfigError
@@ -103,6 +103,25 @@ def wrap(network: nn.Module, device: torch.device) -> DistributedDataParallel:
         static_graph=True,
         forward_sync_buffers=True,
     )
+
+
+def settle_buckets(forward: DistributedDataParallel, images: Tensor) -> None:
+    """Take (b, 3, h, w) images through a network of raw maps; nothing of it stays but DDP's buckets.
+
+    DDP sorts them after its second pass, and the order of addition over more than two ranks follows them. A
+    resumed run would add its first batches in another order than the run it goes on with.
+    """
+    network = forward.module
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    network.train()
+    for _ in range(2):
+        torch.stack([raw.sum() for raw in forward(images)]).sum().backward()  # type: ignore[no-untyped-call]
+        network.zero_grad()
+    for module, training in modes:
+        module.training = training
+    for buffer, kept in buffers:
+        buffer.copy_(kept)
 
 
 def check_devices(kind: str, world_size: int) -> None:
