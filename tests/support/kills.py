@@ -1,7 +1,7 @@
-"""Runs that are killed at chosen points: `python -m tests.support.kills FOLDER DATA_YAML PRECISION...`.
+"""Runs that are killed at chosen points: `python -m tests.support.kills FOLDER DATA_YAML MODE POINT...`.
 
 Each run happens in a process of its own, forked from one that has only loaded the libraries, and ends by a
-real signal, so that nothing of the program runs after the point. What it wrote is in FOLDER/PRECISION/POINT.
+real signal, so that nothing of the program runs after the point. What it wrote is in FOLDER/POINT.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 TOLD = "told.txt"  # the checkpoints that were announced, a line each
+MODES: dict[str, tuple[str, bool]] = {  # precision, and whether a thread writes the checkpoints
+    "fp32": ("fp32", False),
+    "fp16": ("fp16", False),
+    "background": ("fp32", True),
+}
 
 
 def die() -> None:
@@ -89,10 +94,11 @@ POINTS: dict[str, Callable[[], Killer]] = {
 }
 
 
-def run_and_die(folder: Path, data_yaml: Path, precision: str, killer: Killer) -> None:
+def run_and_die(folder: Path, data_yaml: Path, mode: str, killer: Killer) -> None:
     """Do a run with a checkpoint after every batch until the killer strikes."""
     from tests.support.runs import do_run, request
 
+    precision, background = MODES[mode]
     folder.mkdir(parents=True)
     killer.install()
 
@@ -102,28 +108,32 @@ def run_and_die(folder: Path, data_yaml: Path, precision: str, killer: Killer) -
             with (folder / TOLD).open("a") as told:
                 told.write(event.path + "\n")
 
-    do_run(request(folder, data_yaml, precision=precision), watch=watch, checkpoint_every_s=0.0, background_checkpoints=False)
+    do_run(
+        request(folder, data_yaml, precision=precision),
+        watch=watch,
+        checkpoint_every_s=0.0,
+        background_checkpoints=background,
+    )
 
 
-def main(root: Path, data_yaml: Path, precisions: list[str]) -> int:
+def main(root: Path, data_yaml: Path, mode: str, points: list[str]) -> int:
     """Fork a process for every point; return how many of them were not killed."""
     import yolocore.run  # noqa: F401 - loaded once, before any thread is there
 
     survivors = 0
-    for precision in precisions:
-        for point, killer in POINTS.items():
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    run_and_die(root / precision / point, data_yaml, precision, killer())
-                finally:
-                    os._exit(1)
-            _, status = os.waitpid(pid, 0)
-            if not os.WIFSIGNALED(status):
-                print(f"{precision}: nothing happened {point}", file=sys.stderr)
-                survivors += 1
+    for point in points:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                run_and_die(root / point, data_yaml, mode, POINTS[point]())
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            print(f"{mode}: nothing happened {point}", file=sys.stderr)
+            survivors += 1
     return survivors
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))

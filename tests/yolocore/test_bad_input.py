@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import struct
@@ -220,22 +221,29 @@ def test_the_error_of_an_empty_split_shows_what_became_of_its_pictures(
 # ---- pictures that change under a run
 
 
+def swap(path: Path, data: bytes) -> None:
+    """Replace a file at once: a loader may be reading it."""
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    new.replace(path)
+
+
 def grown(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"more")
+    swap(path, path.read_bytes() + b"more")
 
 
 def huge(path: Path) -> None:
-    path.write_bytes(huge_png(20_000, 20_000).ljust(path.stat().st_size, b"\0"))
+    swap(path, huge_png(20_000, 20_000).ljust(path.stat().st_size, b"\0"))
 
 
 def resized(path: Path) -> None:
-    size = path.stat().st_size
-    Image.new("RGB", (80, 20)).save(path)
-    path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    buffer = io.BytesIO()
+    Image.new("RGB", (80, 20)).save(buffer, "PNG")
+    swap(path, buffer.getvalue().ljust(path.stat().st_size, b"\0"))
 
 
 def zeroed(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
+    swap(path, bytes(path.stat().st_size))
 
 
 @pytest.mark.parametrize(
@@ -255,11 +263,11 @@ def test_a_picture_that_changes_under_a_run_ends_it_by_name(
     folder = data_yaml.parent / "images" / split
 
     def watch(event: TrainEvent) -> None:
-        if event.type == "checkpoint" and event.epoch == 1 and event.batch == 0:
-            for path in folder.iterdir():
+        if event.type == "epoch" and event.epoch == 0:
+            for path in list(folder.iterdir()):
                 change(path)
 
-    error = failure(request(tmp_path / "run", data_yaml), watch)
+    error = failure(request(tmp_path / "run", data_yaml), watch, background_checkpoints=False)
     assert isinstance(error, DatasetError) and error.code == code
     assert error.place is not None and Path(error.place).parent == folder
     assert [path.name for path in checkpoints_in(tmp_path / "run" / "checkpoints")] == ["e0001-b000000.ckpt"]

@@ -6,19 +6,34 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.support.kills import POINTS, TOLD
+from tests.support.kills import MODES, POINTS, TOLD
 from tests.support.runs import do_run, newest_checkpoint, request, weights_hash
 from tests.support.shapes import write_shapes
 from yolocore.train.checkpoint import checkpoints_in, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-PRECISIONS = ("fp32", "fp16")
 PATIENCE_S = 140
+WRITING = (
+    "in the middle of writing a checkpoint",
+    "before a checkpoint gets its name",
+    "before a checkpoint is told",
+)
+CASES: dict[str, tuple[str, ...]] = {
+    "fp32": tuple(POINTS),
+    "fp16": (
+        *("in mid-accumulation", "between a step and its average", "in validation"),
+        *("between validation and checkpoint", "before a checkpoint gets its name"),
+    ),
+    "background": ("in mid-accumulation", *WRITING),
+}
+Folders = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -26,39 +41,44 @@ def data_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("shapes"))
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
-def precision(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module")
+def whole(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """The folder of a run that was left in peace, for each mode."""
+
+    @cache
+    def run(precision: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        do_run(request(folder, data_yaml, precision=precision), background_checkpoints=False)
+        return folder
+
+    return lambda mode: run(MODES[mode][0])
 
 
 @pytest.fixture(scope="module")
-def whole(precision: str, data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was left in peace."""
-    folder = tmp_path_factory.mktemp("whole")
-    do_run(request(folder, data_yaml, precision=precision))
-    return folder
+def killed(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """The folders of runs that were killed, by point, for each mode."""
+
+    @cache
+    def kill(mode: str) -> Path:
+        root = tmp_path_factory.mktemp("killed")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.kills", str(root), str(data_yaml), mode, *CASES[mode]],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return root
+
+    return kill
 
 
-@pytest.fixture(scope="module")
-def killed(precision: str, data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders of runs that were killed, by point."""
-    root = tmp_path_factory.mktemp("killed")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.kills", str(root), str(data_yaml), precision],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return root / precision
-
-
-def go_on(folder: Path, data_yaml: Path, precision: str, checkpoint: Path | None) -> None:
+def go_on(folder: Path, data_yaml: Path, mode: str, checkpoint: Path | None) -> None:
     """Do what is left of a run, in its own folder; from the start if it left no checkpoint."""
-    do_run(replace(request(folder, data_yaml, precision=precision), resume=checkpoint))
+    do_run(replace(request(folder, data_yaml, precision=MODES[mode][0]), resume=checkpoint))
 
 
 def assert_same_end(folder: Path, whole: Path) -> None:
@@ -69,46 +89,42 @@ def assert_same_end(folder: Path, whole: Path) -> None:
     assert (folder / table).read_text() == (whole / table).read_text()
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("mode", "point"), [(mode, point) for mode in CASES for point in CASES[mode]])
 def test_a_run_killed_anywhere_ends_with_the_same_weights(
-    killed: Path, whole: Path, data_yaml: Path, tmp_path: Path, precision: str, point: str
+    killed: Folders, whole: Folders, data_yaml: Path, tmp_path: Path, mode: str, point: str
 ) -> None:
-    folder = Path(shutil.copytree(killed / point, tmp_path / "run"))
-    found = checkpoints_in(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
+    folder = Path(shutil.copytree(killed(mode) / point, tmp_path / "run"))
+    found = checkpoints_in(folder / "checkpoints")
     assert bool(found) == (point != "in the first batch")
-    go_on(folder, data_yaml, precision, found[-1] if found else None)
-    assert_same_end(folder, whole)
+    go_on(folder, data_yaml, mode, found[-1] if found else None)
+    assert_same_end(folder, whole(mode))
+    assert not list(folder.rglob("*.part"))  # what was half written went as the run went on
 
 
+@pytest.mark.parametrize("mode", ["fp32", "background"])
 def test_a_checkpoint_nobody_was_told_of_does_no_harm(
-    killed: Path, whole: Path, data_yaml: Path, tmp_path: Path, precision: str
+    killed: Folders, whole: Folders, data_yaml: Path, tmp_path: Path, mode: str
 ) -> None:
-    folder = Path(shutil.copytree(killed / "before a checkpoint is told", tmp_path / "run"))
+    folder = Path(shutil.copytree(killed(mode) / "before a checkpoint is told", tmp_path / "run"))
     told = [folder / line for line in (folder / TOLD).read_text().splitlines()]
     found = checkpoints_in(folder / "checkpoints")
     assert found[:-1] == told  # it is there, whole, but the supervisor knows only the one before
-    go_on(folder, data_yaml, precision, told[-1])
-    assert_same_end(folder, whole)
+    go_on(folder, data_yaml, mode, told[-1])
+    assert_same_end(folder, whole(mode))
 
 
-def test_the_points_are_what_they_are_called(killed: Path, precision: str) -> None:
-    unstepped = load_checkpoint(newest_checkpoint(killed / "in mid-accumulation"))
+@pytest.mark.parametrize("mode", ["fp32", "fp16"])
+def test_the_points_are_what_they_are_called(killed: Folders, mode: str) -> None:
+    root = killed(mode)
+    unstepped = load_checkpoint(newest_checkpoint(root / "in mid-accumulation"))
     assert unstepped.gradients and unstepped.position.last_step < 8
-    assert bool(unstepped.scaler) == (precision == "fp16")
-    validating = load_checkpoint(newest_checkpoint(killed / "in validation"))
+    assert bool(unstepped.scaler) == (mode == "fp16")
+    validating = load_checkpoint(newest_checkpoint(root / "in validation"))
     assert (validating.position.epoch, validating.position.phase) == (1, "validate")
-    for point, size in (
-        ("in the middle of writing a checkpoint", 20_000),
-        ("before a checkpoint gets its name", 0),
-    ):
-        (part,) = (killed / point / "checkpoints").glob(".*.part")
-        assert part.stat().st_size == size if size else part.stat().st_size > 20_000
 
 
-@pytest.mark.xfail(reason="nobody sweeps the folder of a run that goes on", strict=True)
-def test_half_files_go_when_the_run_goes_on(
-    killed: Path, data_yaml: Path, tmp_path: Path, precision: str
-) -> None:
-    folder = Path(shutil.copytree(killed / "before the last checkpoint gets its name", tmp_path / "run"))
-    go_on(folder, data_yaml, precision, newest_checkpoint(folder))
-    assert not list(folder.rglob("*.part"))
+def test_half_a_checkpoint_and_one_without_its_name_are_what_they_are_called(killed: Folders) -> None:
+    sizes = [
+        part.stat().st_size for point in WRITING[:2] for part in (killed("fp32") / point).rglob("*.part")
+    ]
+    assert sizes[0] == 20_000 < sizes[1]
