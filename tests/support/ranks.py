@@ -13,19 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.support.loops import CPU, batch_of
+from tests.support.loops import CPU, batch_of, no_validation
 from tests.support.shapes import TINY_MODEL, draw_shapes
 from yolocore.data.collate import Batch, Item
 from yolocore.errors import DatasetError, Problem
+from yolocore.eval.validate import ValidationResult
 from yolocore.loss.detection import DetectionLoss, to_tensors
 from yolocore.model.build import build_network
 from yolocore.model.network import Network
 from yolocore.spec.architecture import parse_architecture
+from yolocore.spec.events import TrainEvent
 from yolocore.spec.plan import plan_architecture
+from yolocore.train.accord import Accord
 from yolocore.train.distributed import Group, wrap
 from yolocore.train.ema import Ema
 from yolocore.train.optim import build_optimizer
 from yolocore.train.precision import Precision
+from yolocore.train.protocols import Interrupted
 
 WORLD_SIZE = 2
 PER_RANK = 2
@@ -101,7 +105,33 @@ def check_everything(group: Group, folder: Path) -> None:
         found[name] = gradients_of(wrap(network, CPU), network, batch, WORLD_SIZE)
     found.update(_a_few_steps(group))
     found["fp16"] = _one_overflow(group, spoilt=1)
+    found["accord"] = _accord(group)
     torch.save(found, folder / f"{group.rank}.pt")
+
+
+def _accord(group: Group) -> dict[str, Any]:
+    """Let two networks that have drifted apart be judged, then a wish be made in rank 0's validation."""
+    events: list[TrainEvent] = []
+
+    def interrupted(network: Network) -> ValidationResult:
+        raise Interrupted("pause")
+
+    answers: list[Any] = []
+    for judge in (no_validation, interrupted):
+        accord = Accord(
+            group,
+            loss=tiny_loss(tiny_network()),
+            balance_moves=True,
+            poll=lambda: "stop" if group.rank == 0 else None,
+            evaluate=judge if group.rank == 0 else None,
+            emit=events.append,
+        )
+        answers.append(accord.poll())
+        try:
+            answers.append(accord.evaluate(tiny_network(seed=group.rank)).num_images)
+        except Interrupted as interruption:
+            answers.append(interruption.wish)
+    return {"answers": answers, "told": [event.type for event in events]}
 
 
 def _a_few_steps(group: Group) -> dict[str, Any]:

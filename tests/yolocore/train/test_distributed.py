@@ -85,6 +85,11 @@ def test_an_overflow_on_one_rank_skips_the_step_on_all(found: Found) -> None:
     assert same(found[0]["fp16"]["weights"][1], found[1]["fp16"]["weights"][1])
 
 
+def test_all_ranks_take_the_decisions_of_rank_0_and_hear_that_they_have_drifted_apart(found: Found) -> None:
+    for each in found:
+        assert each["accord"] == {"answers": ["stop", 0, "stop", "pause"], "told": ["warning", "warning"]}
+
+
 def test_a_named_error_of_a_rank_comes_back_as_itself() -> None:
     with pytest.raises(DatasetError) as caught, lead(2, ranks.fail_by_name, (1,)) as group:
         group.broadcast(None)
