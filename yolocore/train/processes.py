@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -130,6 +131,7 @@ class _Children:
 
     def __init__(self, ranks: Sequence[int], meeting: _Meeting, target: Target, args: Sequence[Any]) -> None:
         self.meeting = meeting
+        self._reaping = threading.Lock()
         self._children: list[_Child] = []
         try:
             for rank in ranks:
@@ -158,7 +160,7 @@ class _Children:
             if stop in ready:
                 return False
             sentinels = [each for each in sentinels if each not in ready]
-            if any(child.process.exitcode for child in self._children if child.process.sentinel in ready):
+            if any(self._exit_code(child) for child in self._children if child.process.sentinel in ready):
                 return True
         return False
 
@@ -181,10 +183,10 @@ class _Children:
     def kill(self) -> None:
         """End all that are still there."""
         for child in self._children:
-            if child.process.is_alive():
+            if not child.is_gone:
                 child.process.kill()
         for child in self._children:
-            child.process.join()
+            self._exit_code(child)
             child.reports.close()
             child.is_gone = True
 
@@ -204,15 +206,22 @@ class _Children:
             self._take(talking[reports])
         return bool(ready)
 
-    @staticmethod
-    def _take(child: _Child) -> None:
+    def _exit_code(self, child: _Child) -> int:
+        """Return the exit code of a process that has ended or is about to; two threads may ask."""
+        with self._reaping:
+            child.process.join()
+            code = child.process.exitcode
+        assert code is not None
+        return code
+
+    def _take(self, child: _Child) -> None:
         try:
             message = child.reports.recv()
         except (EOFError, OSError):  # its end is the end of the process
-            child.process.join()
+            code = self._exit_code(child)
             child.is_gone = True
-            if child.process.exitcode and child.failure is None:
-                text = f"the process ended with exit code {child.process.exitcode}"
+            if code and child.failure is None:
+                text = f"the process ended with exit code {code}"
                 child.failure = _Failure(child.rank, time.monotonic(), None, text, is_silent=True)
             return
         if message == READY:
@@ -256,6 +265,7 @@ def _be_rank(rank: int, meeting: _Meeting, reports: Connection, target: Target, 
     for number in HELD:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, name="lifeline", daemon=True).start()
+    code = 0
     try:
         device = meeting.device_of(rank)
         if device.type == "cuda":
@@ -267,7 +277,10 @@ def _be_rank(rank: int, meeting: _Meeting, reports: Connection, target: Target, 
     except Exception as error:  # noqa: BLE001 - the top of a process
         named = error if isinstance(error, CoreError) else None
         reports.send(_Failure(rank, time.monotonic(), named, traceback.format_exc()))
-        os._exit(1)  # nothing may wait for a rank that is in trouble, nor it for the others
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: no thread or lost connection may keep a rank that has nothing left to do
 
 
 def _die_with_parent() -> None:
