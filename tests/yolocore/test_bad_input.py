@@ -5,25 +5,21 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from tests.support.failures import failure
 from tests.support.pictures import huge_png
-from tests.support.runs import Told, WishAt, do_run, newest_checkpoint, request, weights_hash
+from tests.support.runs import WishAt, do_run, request
 from tests.support.shapes import TINY_MODEL, write_shapes
-from yolocore.errors import ArchitectureError, CheckpointError, CoreError, DatasetError
-from yolocore.spec.events import TrainEvent
-from yolocore.train.checkpoint import checkpoints_in, load_checkpoint
-from yolocore.train.request import RunRequest
+from yolocore.errors import DatasetError
+from yolocore.spec.events import TrainEvent, encode_line
+from yolocore.train.checkpoint import checkpoints_in
 
 ROW = "0 0.5 0.5 0.4 0.4\n"
 
@@ -32,34 +28,6 @@ ROW = "0 0.5 0.5 0.4 0.4\n"
 def data_yaml(tmp_path: Path) -> Path:
     """A dataset that the test may spoil."""
     return write_shapes(tmp_path / "shapes")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRequest, Path]:
-    """The request of a run that went well, and its newest checkpoint."""
-    folder = tmp_path_factory.mktemp("whole")
-    asked = request(folder / "run", write_shapes(folder / "shapes"), epochs=1)
-    do_run(asked)
-    return asked, newest_checkpoint(folder / "run")
-
-
-def files_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def failure(
-    asked: RunRequest, watch: Callable[[TrainEvent], None] | None = None, **settings: Any
-) -> CoreError:
-    """Do a run that must fail, and return how; what it leaves is whole and can be read."""
-    with pytest.raises(CoreError) as caught:
-        do_run(asked, watch=watch, **settings)
-    error = caught.value
-    assert type(error) is not CoreError and error.message and error.place, error
-    for path in (path for path in asked.folder.rglob("*") if path.is_file()):
-        if path.suffix == ".ckpt":
-            load_checkpoint(path)
-        assert path.suffix in (".ckpt", ".csv") or torch.load(path, weights_only=True)
-    return error
 
 
 # ---- pictures and labels that cost themselves, not the run
@@ -136,6 +104,20 @@ def test_bad_rows_are_left_out_with_file_line_and_value(data_yaml: Path, tmp_pat
         assert any(c == code and f"{path}:2: " in m and m.endswith(f"({row})") for c, m in warned), row
         assert any(c == "LABEL_DUPLICATE" and f"{path}:3: " in m for c, m in warned), row
     assert told.of("start")[0].num_train_images == 10
+
+
+def test_file_names_that_are_no_text_are_told_in_words_that_can_be_sent(
+    data_yaml: Path, tmp_path: Path
+) -> None:
+    latin = os.fsdecode(b"h\xfctte")
+    for path in [*data_yaml.parent.rglob("000.png"), *data_yaml.parent.rglob("000.txt")]:
+        path.rename(path.with_stem(latin))
+    (data_yaml.parent / "labels" / "train" / f"{latin}.txt").write_text(f"{ROW}9 9 9\n")
+    asked = request(tmp_path / "run", data_yaml, epochs=1)
+    told = do_run(asked, cache="disk", cache_dir=tmp_path / "cache")
+    (warned,) = told.of("warning")
+    assert warned.code == "LABEL_COLUMNS" and "h\\xfctte.txt:2" in warned.message
+    assert all(encode_line(event, seq=1, ts=0.0).encode() for event in told.events)
 
 
 def test_many_problems_of_one_kind_are_counted_not_listed(data_yaml: Path, tmp_path: Path) -> None:
@@ -279,128 +261,3 @@ def test_what_is_cached_may_vanish(data_yaml: Path, tmp_path: Path) -> None:
             shutil.rmtree(data_yaml.parent / "images", ignore_errors=True)
 
     assert do_run(request(tmp_path / "run", data_yaml, epochs=1), watch=watch, cache="ram").result.outcome
-
-
-# ---- models and checkpoints that do not belong to the run
-
-ANCHORS = "[[8,8, 12,12], [18,18, 28,28]]"
-
-
-@pytest.mark.parametrize(
-    "anchors",
-    [
-        "[[8,8, 12,12], [18,18, 28,28], [40,40, 50,50]]",  # three levels for two maps
-        "[[8,8, 12,12]]",
-        "[[8,8, 12], [18,18, 28]]",
-        "[[8,8, 12,12], [18,18]]",
-        "[]",
-        "0",
-    ],
-)
-def test_anchors_of_a_wrong_count_are_refused_with_their_line(
-    data_yaml: Path, tmp_path: Path, anchors: str
-) -> None:
-    text = TINY_MODEL.replace(ANCHORS, anchors)
-    error = failure(replace(request(tmp_path / "run", data_yaml), architecture_text=text))
-    assert isinstance(error, ArchitectureError) and error.problems[0].line
-    assert not (tmp_path / "run").exists()
-
-
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def halved(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def some_zip(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("hello.txt", "hello")
-
-
-def noise(path: Path) -> None:
-    path.write_bytes(os.urandom(5000))
-
-
-def flipped(path: Path) -> None:
-    """Turn one bit of the largest tensor, as a failing disk does."""
-    with zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if "/data/" in info.filename]
-    member = max(members, key=lambda info: info.file_size)
-    data = bytearray(path.read_bytes())
-    name_length, extra_length = struct.unpack_from("<HH", data, member.header_offset + 26)
-    data[member.header_offset + 30 + name_length + extra_length + member.file_size // 2] ^= 0x10
-    path.write_bytes(data)
-
-
-def our_weights(path: Path) -> None:
-    torch.save({"format": "trainshed-weights-1", "model": {"a": torch.zeros(1)}}, path)
-
-
-def a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        *(emptied, halved, some_zip, noise, our_weights, a_folder, Path.unlink),
-        pytest.param(flipped, marks=pytest.mark.xfail(reason="torch ignores the checksums", strict=True)),
-    ],
-)
-def test_a_checkpoint_that_is_none_is_refused_by_its_path(
-    whole: tuple[RunRequest, Path], tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
-    path = Path(shutil.copy(whole[1], tmp_path / "a.ckpt"))
-    spoil(path)
-    error = failure(replace(whole[0], folder=tmp_path / "run", resume=path))
-    assert isinstance(error, CheckpointError) and error.place == str(path)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("spoil", [emptied, halved, some_zip, noise, flipped, a_folder, Path.unlink])
-def test_weights_that_are_none_are_refused_by_their_name(
-    whole: tuple[RunRequest, Path], tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
-    path = Path(shutil.copy(whole[0].folder / "artifacts" / "best.pt", tmp_path / "a.pt"))
-    spoil(path)
-    error = failure(replace(whole[0], folder=tmp_path / "run", weights=path))
-    assert isinstance(error, CheckpointError) and (error.place or "").startswith(("a.pt", "archive/data/"))
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_checkpoint_of_another_model_or_of_other_classes_is_refused(
-    whole: tuple[RunRequest, Path], data_yaml: Path, tmp_path: Path
-) -> None:
-    asked = replace(whole[0], folder=tmp_path / "run", resume=whole[1])
-    other = replace(asked, architecture_text=TINY_MODEL.replace("[24, 3, 2]", "[32, 3, 2]"))
-    assert failure(other).place == "architecture"
-    data_yaml.write_text(data_yaml.read_text().replace("disc", "ring"))
-    assert failure(replace(asked, data_yaml=data_yaml)).place == "classes"
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_refused_checkpoint_leaves_the_folder_of_its_run_as_it_was(
-    whole: tuple[RunRequest, Path], tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(whole[0].folder, tmp_path / "run"))
-    before = {name: (folder / name).read_bytes() for name in files_in(folder)}
-    checkpoint = newest_checkpoint(folder)
-    halved(checkpoint)
-    before[str(checkpoint.relative_to(folder))] = checkpoint.read_bytes()
-    with pytest.raises(CheckpointError):
-        do_run(replace(whole[0], folder=folder, resume=checkpoint))
-    assert {name: (folder / name).read_bytes() for name in files_in(folder)} == before
-
-
-def test_weights_of_another_network_are_taken_as_far_as_they_fit(
-    whole: tuple[RunRequest, Path], tmp_path: Path
-) -> None:
-    model = TINY_MODEL.replace("[24, 3, 2]", "[32, 3, 2]")
-    asked = replace(whole[0], folder=tmp_path / "run", architecture_text=model)
-    best = whole[0].folder / "artifacts" / "best.pt"
-    told: Told = do_run(replace(asked, weights=best), WishAt("cancel", 1))
-    assert any("of" in event.message for event in told.of("log"))
-    assert weights_hash(best)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from yolocore.data.geometry import FloatArray
-from yolocore.data.scan import SUFFIXES, LabelledImage, scan_images
+from yolocore.data.scan import SUFFIXES, LabelledImage, scan_images, shown
 from yolocore.errors import DatasetError, Problem
 from yolocore.spec.data_yaml import DataYaml, parse_data_yaml
 from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage
@@ -156,7 +156,7 @@ def _from_scan(image: LabelledImage, split: str) -> Sample:
         polygons=tuple(
             None if row.polygon is None else np.array(row.polygon, dtype=np.float32) for row in image.rows
         ),
-        name=str(image.path),
+        name=shown(image.path),
         content=f"{image.path.resolve()}:{status.st_size}:{status.st_mtime_ns}",
         num_bytes=status.st_size,
     )
@@ -167,7 +167,7 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DatasetError(
-            f"{path} cannot be read: {error.strerror}", code="FILE_MISSING", place=str(path)
+            f"{shown(path)} cannot be read: {error.strerror}", code="FILE_MISSING", place=shown(path)
         ) from error
 
 
@@ -184,7 +184,7 @@ def _list_entry(data: DataYaml, entry: str, data_yaml_path: Path) -> list[Path]:
         listed = [place.parent / line.removeprefix("./") for line in lines if line]
         return [path for path in listed if path.suffix.lower() in SUFFIXES]
     raise DatasetError(
-        f"{data_yaml_path.name}: {entry!r} is neither a folder nor a list file under {base}",
+        f"{data_yaml_path.name}: {entry!r} is neither a folder nor a list file under {shown(base)}",
         code="DATA_PATH",
         place=data_yaml_path.name,
         value=entry,
@@ -205,8 +205,8 @@ def _list_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DatasetError(
-            f"{path}:{line}: the list of pictures is not UTF-8 text",
+            f"{shown(path)}:{line}: the list of pictures is not UTF-8 text",
             code="DATA_ENCODING",
-            place=f"{path}:{line}",
+            place=f"{shown(path)}:{line}",
             value=f"byte {error.start}",
         ) from error

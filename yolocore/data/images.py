@@ -16,7 +16,7 @@ import cv2
 from yolocore.data.cache import CacheKind, Progress, choose_cache, pack_in_memory, pack_on_disk, packed_bytes
 from yolocore.data.files import Sample
 from yolocore.data.pixels import ImageArray, as_image, decode
-from yolocore.data.scan import ends_properly, too_large, why_undecodable
+from yolocore.data.scan import ends_properly, shown, too_large, why_undecodable
 from yolocore.errors import DatasetError, DiskFullError
 
 
@@ -26,32 +26,31 @@ def read_image(path: Path, name: str | None = None, *, strict: bool = True) -> I
     Raises DatasetError naming the file (or `name`) if it is missing or no picture; with `strict` also if it
     is too large, or a JPEG that was cut off.
     """
-    return _decoded(_read_bytes(path, name or str(path)), name or str(path), strict=strict)
+    name = name or shown(path)
+    return _decoded(_read_bytes(path, name), name, strict=strict)
 
 
-def _read_bytes(path: Path, shown: str) -> bytes:
+def _read_bytes(path: Path, name: str) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{shown} cannot be read: {reason}", code="IMAGE_MISSING", place=shown) from error
+        raise DatasetError(f"{name} cannot be read: {reason}", code="IMAGE_MISSING", place=name) from error
 
 
-def _decoded(data: bytes, shown: str, *, strict: bool) -> ImageArray:
+def _decoded(data: bytes, name: str, *, strict: bool) -> ImageArray:
     large = too_large(data) if strict else None
     if large:
-        raise DatasetError(f"{shown} is too large: {large}", code="IMAGE_TOO_LARGE", place=shown)
+        raise DatasetError(f"{name} is too large: {large}", code="IMAGE_TOO_LARGE", place=name)
     if not ends_properly(data):
         broken = why_undecodable(data) if strict else None
         if broken:
-            raise DatasetError(f"{shown} is cut off: {broken}", code="IMAGE_TRUNCATED", place=shown)
+            raise DatasetError(f"{name} is cut off: {broken}", code="IMAGE_TRUNCATED", place=name)
         data += b"\xff\xd9"  # decoding from memory needs the end marker; what is missing becomes grey
     image = decode(data)
     if image is None:
         reason = why_undecodable(data) or "its kind of pixels is not taken"
-        raise DatasetError(
-            f"{shown} is not a readable picture: {reason}", code="IMAGE_UNREADABLE", place=shown
-        )
+        raise DatasetError(f"{name} is not a readable picture: {reason}", code="IMAGE_UNREADABLE", place=name)
     return image
 
 
@@ -124,7 +123,9 @@ class ImageStore:
         """Return a hash of all that decides the resized pixels: contents, sizes, interpolation, OpenCV."""
         digest = hashlib.sha256(f"1 {cv2.__version__} {self.imgsz} {self.area}".encode())
         for sample, (height, width) in zip(self.samples, self.shapes_hw, strict=True):
-            digest.update(f"\n{sample.content or sample.path} {height} {width}".encode())
+            digest.update(
+                f"\n{sample.content or sample.path} {height} {width}".encode(errors="surrogateescape")
+            )
         return digest.hexdigest()[:32]
 
     def get(self, index: int) -> ImageArray:
@@ -141,7 +142,7 @@ class ImageStore:
         Raises DatasetError also if its bytes or pixels are not as many as recorded: labels depend on them.
         """
         sample = self.samples[index]
-        name = sample.name or str(sample.path)
+        name = sample.name or shown(sample.path)
         data = _read_bytes(sample.path, name)
         if sample.num_bytes not in (0, len(data)):
             raise DatasetError(

@@ -7,6 +7,7 @@ on disk is ever changed. It knows nothing of data.yaml, manifests or augmentatio
 from __future__ import annotations
 
 import io
+import os
 import stat
 import struct
 import warnings
@@ -110,17 +111,17 @@ def _read_labels(path: Path, num_classes: int | None) -> tuple[list[LabelRow] | 
     try:
         if path.stat().st_size > MAX_LABEL_BYTES:
             text = f"the file is larger than {MAX_LABEL_BYTES >> 20} MiB; its picture is left out"
-            return None, [Problem("LABEL_TOO_LARGE", text, file=str(path))]
+            return None, [Problem("LABEL_TOO_LARGE", text, file=shown(path))]
         rows, wrong = parse_label_text(path.read_bytes(), num_classes=num_classes)
     except OSError as error:
         text = f"the file cannot be read: {_reason(error)}; its picture is left out"
-        return None, [Problem("LABEL_UNREADABLE", text, file=str(path))]
+        return None, [Problem("LABEL_UNREADABLE", text, file=shown(path))]
     foreign = any(item.code == "LABEL_ENCODING" for item in wrong)
     return None if foreign else rows, [
         Problem(
             item.code,
             f"{item.message}; its picture is left out" if foreign else item.message,
-            file=str(path),
+            file=shown(path),
             line=item.line or None,
             value=item.value or None,
         )
@@ -141,7 +142,12 @@ def check_image(path: Path) -> tuple[tuple[int, int] | None, list[Problem]]:
         size, found = _judge(_read(path))
     except Unusable as error:
         size, found = None, [(error.code, error.message)]
-    return size, [Problem(code, message, file=str(path)) for code, message in found]
+    return size, [Problem(code, message, file=shown(path)) for code, message in found]
+
+
+def shown(path: Path) -> str:
+    """Return a path as text that can be stored and sent: what is no UTF-8 in it is written as bytes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def too_large(data: bytes) -> str | None:
