@@ -1,4 +1,4 @@
-"""The core alone, for a terminal: `python -m yolocore train --data data.yaml --cfg yolov5n.yaml --out DIR`.
+"""The core alone, for a terminal: `python -m yolocore train --data data.yaml --cfg yolov5n.yaml`.
 
 Only reads arguments and prints; the run itself is `yolocore.run`.
 """
@@ -9,7 +9,8 @@ import argparse
 import copy
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
@@ -22,9 +23,12 @@ from yolocore.spec.events import TrainEvent
 from yolocore.spec.zoo import ZOO, zoo_text
 from yolocore.train.checkpoint import checkpoints_in, load_checkpoint
 from yolocore.train.console import line_of
+from yolocore.train.files import claim_folder
 from yolocore.train.protocols import Wish
+from yolocore.train.request import RunSettings
 
 KEPT_CHECKPOINTS = 2
+RUNS = Path("runs/train")  # where runs go that are given no folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--cfg", help="model YAML, a file or a public name (default: yolov5n, or the checkpoint's)"
     )
     train.add_argument("--weights", type=Path, help="start from this .pt: a published one, or our own")
-    train.add_argument("--out", type=Path, required=True, help="folder for weights, table and pictures")
+    train.add_argument(
+        "--out", type=Path, help=f"folder for weights, table and pictures (default: the next {RUNS}/exp)"
+    )
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch", type=int)
     train.add_argument("--imgsz", type=int)
@@ -70,11 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--no-pictures", action="store_true", help="no plots and no predictions at the end")
     train.add_argument(
+        "--save-txt", action="store_true", help="write what the best weights find as label text, at the end"
+    )
+    train.add_argument("--save-conf", action="store_true", help="with --save-txt: scores in a sixth column")
+    train.add_argument(
         "--resume",
         nargs="?",
         const="newest",
         metavar="CKPT",
-        help="go on from a checkpoint (default: the newest in --out) with its settings; "
+        help="go on from a checkpoint (default: the newest in --out, or of all "
+        f"runs in {RUNS}) with its settings; "
         "a finished run goes on if it is given more --epochs",
     )
     return parser
@@ -82,8 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train_command(options: argparse.Namespace) -> int:
     """Train, printing a line an epoch and where the results are."""
+    if options.save_conf and not options.save_txt:
+        raise ConfigError("scores are written with --save-txt only", place="--save-conf")
     checkpoint = find_checkpoint(options.out, options.resume)
-    if checkpoint is None and (options.out / "artifacts").exists():
+    if checkpoint is None and options.out is not None and (options.out / "artifacts").exists():
         raise ConfigError("the folder holds a run; choose another, or --resume it", place=str(options.out))
     before = load_checkpoint(checkpoint).identity if checkpoint else {}
     config = read_config(options, before.get("config", {}))
@@ -93,36 +106,67 @@ def train_command(options: argparse.Namespace) -> int:
         cfg_name, cfg_text = read_architecture(options.cfg or "yolov5n")
 
     from yolocore.run import train
-    from yolocore.train.request import RunRequest, RunSettings
+    from yolocore.train.request import RunRequest
 
-    request = RunRequest(
-        folder=options.out,
-        config=config,
-        architecture_name=cfg_name,
-        architecture_text=cfg_text,
-        data_yaml=options.data,
-        weights=options.weights,
-        resume=checkpoint,
-        settings=RunSettings(
-            device=options.device,
-            loader_threads=options.workers,
-            cache=options.cache,
-            cache_dir=options.out / "cache",
-            threads=options.threads,
-            keep_checkpoints=KEPT_CHECKPOINTS,
-            pictures=not options.no_pictures,
-        ),
-    )
-    result = train(request, emit=print_event, control=InterruptControl())
+    with run_folder(options.out, checkpoint) as out:
+        print(f"folder {out}", flush=True)
+        request = RunRequest(
+            folder=out,
+            config=config,
+            architecture_name=cfg_name,
+            architecture_text=cfg_text,
+            data_yaml=options.data,
+            weights=options.weights,
+            resume=checkpoint,
+            settings=read_settings(options, out),
+        )
+        result = train(request, emit=print_event, control=InterruptControl())
     if result.kind == "pause":
-        print(f"paused; go on with --resume --out {options.out}")
+        print(f"paused; go on with --resume --out {out}")
         return 75
     best = result.best
     judged = (
         "no epoch was finished" if best is None else f"best epoch {best.epoch + 1}, mAP50 {best.map50:.3f}"
     )
-    print(f"done: {judged}; weights {options.out / 'artifacts' / 'best.pt'}")
+    labels = out / "artifacts" / "labels"
+    detections = f"; detections {labels}" if options.save_txt and labels.exists() else ""
+    print(f"done: {judged}; weights {out / 'artifacts' / 'best.pt'}{detections}")
     return 0
+
+
+def read_settings(options: argparse.Namespace, out: Path) -> RunSettings:
+    """Return the time and place that the options ask for, for a run in the folder `out`."""
+    return RunSettings(
+        device=options.device,
+        loader_threads=options.workers,
+        cache=options.cache,
+        cache_dir=out / "cache",
+        threads=options.threads,
+        keep_checkpoints=KEPT_CHECKPOINTS,
+        pictures=not options.no_pictures,
+        save_txt=options.save_txt,
+        save_conf=options.save_conf,
+    )
+
+
+@contextmanager
+def run_folder(out: Path | None, checkpoint: Path | None) -> Iterator[Path]:
+    """Yield the folder of a run: the one given, or that of the checkpoint's run, or the next free one.
+
+    A folder made here is deleted again if a run that fails has left nothing in it.
+    """
+    if out is not None:
+        yield out
+    elif checkpoint is not None and (home := checkpoint.absolute().parent).name == "checkpoints":
+        yield home.parent
+    else:
+        folder = claim_folder(RUNS / "exp")
+        try:
+            yield folder
+        except BaseException:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+            raise
 
 
 def read_config(options: argparse.Namespace, before: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -158,16 +202,20 @@ def read_architecture(cfg: str) -> tuple[str, str]:
     return f"{name}.yaml", zoo_text(name)
 
 
-def find_checkpoint(out: Path, resume: str | None) -> Path | None:
-    """Return the checkpoint to go on from, None for a new run; raises CheckpointError."""
+def find_checkpoint(out: Path | None, resume: str | None) -> Path | None:
+    """Return the checkpoint to go on from, None for a new run; raises CheckpointError.
+
+    The newest one is the last of the folder given; without a folder, of the run that wrote last.
+    """
     if resume is None:
         return None
     if resume != "newest":
         return Path(resume)
-    found = checkpoints_in(out / "checkpoints")
+    folders = RUNS.glob("*") if out is None else [out]
+    found = [last for folder in folders for last in checkpoints_in(folder / "checkpoints")[-1:]]
     if not found:
-        raise CheckpointError("there is no checkpoint to go on from", place=str(out))
-    return found[-1]
+        raise CheckpointError("there is no checkpoint to go on from", place=str(out or RUNS))
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def print_event(event: TrainEvent) -> None:

@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -31,7 +32,14 @@ from yolocore.train.anchors import anchor_events, choose_anchors
 from yolocore.train.checkpoint import Snapshot, load_checkpoint
 from yolocore.train.distributed import Group, check_devices, check_sync_bn, convert_sync_batchnorm
 from yolocore.train.evaluator import Evaluator
-from yolocore.train.export import export_figures, export_pictures, export_weights, figures, judge_best
+from yolocore.train.export import (
+    export_figures,
+    export_pictures,
+    export_weights,
+    figures,
+    judge_best,
+    written_detections,
+)
 from yolocore.train.failures import naming_failures
 from yolocore.train.freeze import freeze
 from yolocore.train.inputs import (
@@ -317,8 +325,11 @@ class _Run:
         )
         if wish == "stop" or trainer.best_weights is None:
             return RunResult("stopped" if wish else "succeeded", wish, best, _row_metrics(trainer), artifacts)
+        labels, names = output.artifacts / "labels", [val.name or str(val.path) for val in self.data.val]
+        wanted, with_score = self.settings.save_txt, self.settings.save_conf
         try:
-            result = judge_best(average, trainer.best_weights, evaluator)
+            with written_detections(labels, names, wanted=wanted, with_score=with_score) as take:
+                result = judge_best(average, trainer.best_weights, partial(evaluator, take=take))
         except Interrupted as interruption:
             if interruption.wish != "stop":
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.shapes import TINY_MODEL, write_shapes
-from yolocore.__main__ import InterruptControl, build_parser, main, read_architecture, read_config
-from yolocore.errors import ArchitectureError, ConfigError
+from yolocore.__main__ import (
+    InterruptControl,
+    build_parser,
+    find_checkpoint,
+    main,
+    read_architecture,
+    read_config,
+    run_folder,
+)
+from yolocore.errors import ArchitectureError, CheckpointError, ConfigError
+from yolocore.spec.labels import parse_label_text
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +63,58 @@ def test_one_line_an_epoch_and_where_the_weights_are(
     assert "epoch 3/3" in capsys.readouterr().out
     assert main([*going_on, "--resume", "--epochs=1"]) == 1
     assert "has finished 3 epochs" in capsys.readouterr().err
+
+
+def test_a_run_without_a_folder_gets_the_next_free_one(
+    data_yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in arguments(data_yaml, tmp_path / "out") if not word.startswith("--out")]
+    words += ["--epochs=1", "--save-txt", "--save-conf", "--set=val.conf_thres=0.0001"]
+    for name in ("exp", "exp2"):
+        assert main(words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"folder runs/train/{name}"
+        assert lines[-1].endswith(f"detections runs/train/{name}/artifacts/labels")
+    texts = sorted(Path("runs/train/exp2/artifacts/labels").iterdir())
+    assert {path.name for path in texts} <= {f"{number:03d}.txt" for number in range(4)}
+    for line in texts[0].read_text().splitlines():
+        row, _, score = line.rpartition(" ")
+        assert 0.0001 < float(score) < 1
+        assert not [problem for problem in parse_label_text(row, num_classes=2)[1] if problem.dropped]
+
+    assert main([*words, "--resume", "--epochs=2"]) == 0
+    assert f"folder {tmp_path}/runs/train/exp2\n" in capsys.readouterr().out
+    absent = [f"--data={tmp_path}/none.yaml" if word.startswith("--data") else word for word in words]
+    assert main(absent) == 1
+    left = {path.name for path in Path("runs/train").iterdir()}
+    assert left == {"exp", "exp2"}  # a run that never began leaves no folder
+
+
+def test_the_newest_checkpoint_is_the_one_written_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint(None, None) is None
+    with pytest.raises(CheckpointError, match="no checkpoint to go on from") as caught:
+        find_checkpoint(None, "newest")
+    assert caught.value.place == "runs/train"
+    for when, name in enumerate(("exp2/checkpoints/e0001-b000000", "exp/checkpoints/e0000-b000003")):
+        path = Path("runs/train", f"{name}.ckpt")
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (when, when))
+    assert find_checkpoint(None, "newest") == path
+    assert find_checkpoint(Path("runs/train/exp2"), "newest") != path
+    with run_folder(None, path) as home:
+        assert home == tmp_path / "runs/train/exp"
+    with run_folder(None, Path("best.ckpt")) as home:  # it lies in no run
+        assert home == Path("runs/train/exp3")
+
+
+def test_scores_need_the_texts(data_yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(data_yaml, tmp_path / "out", "--save-conf")) == 1
+    assert "--save-txt" in capsys.readouterr().err
 
 
 def test_any_setting_can_be_given() -> None:

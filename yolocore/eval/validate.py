@@ -1,13 +1,14 @@
 """One pass over the validation pictures: detections, validation loss, metrics.
 
 It reads a network (normally a folded copy of the averaged weights, in eval mode) and never changes it. It
-must not know about training, files or events; pictures for drawing are handed back, not written.
+must not know about training, files or events; pictures for drawing are handed back, and detections handed on
+picture by picture, not written.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ from yolocore.ops.boxes import scale_boxes_to_image, xywh_to_xyxy
 from yolocore.ops.nms import non_max_suppression
 
 Floats = NDArray[np.floating[Any]]
+# Who wants the detections of each picture gets its name, its (height, width), and rows (n, 6) x1, y1, x2, y2,
+# score, class in its pixels.
+Take = Callable[[str, tuple[int, int], Floats], None]
 
 
 class Shape(Protocol):
@@ -103,12 +107,13 @@ def validate(
     device: torch.device | str = "cpu",
     single_class: bool = False,
     num_samples: int = 0,
+    take: Take | None = None,
 ) -> ValidationResult:
     """Run the network over all batches and judge its detections.
 
     Metrics are those of boxes in the pixels of the original pictures. `single_class` sets all classes to 0
-    and lets all boxes suppress each other. There is no time limit; whoever wants to end early raises from
-    `batches`.
+    and lets all boxes suppress each other. `take` is called with the detections of each picture. There is no
+    time limit; whoever wants to end early raises from `batches`.
     """
     assert not network.training, "validate() takes a network in eval mode"
     began = time.perf_counter()
@@ -131,7 +136,7 @@ def validate(
         labels = labels_of_images(batch)
         for image in range(min(len(detections), num_samples - len(samples))):
             samples.append(_sample(batch, image, detections[image], labels[image]))
-        _judge_batch(judge, batch, detections, labels)
+        _judge_batch(judge, batch, detections, labels, take)
     metrics = judge.metrics()
     return ValidationResult(
         metrics=metrics,
@@ -200,16 +205,25 @@ def labels_of_images(batch: ValBatch) -> list[Floats]:
 
 
 def _judge_batch(
-    judge: Judge, batch: ValBatch, detections: Sequence[Floats], labels: Sequence[Floats]
+    judge: Judge,
+    batch: ValBatch,
+    detections: Sequence[Floats],
+    labels: Sequence[Floats],
+    take: Take | None,
 ) -> None:
     """Map boxes back to the original pictures, where shapes are known, and add them."""
+    height, width = batch.images.shape[2:]
     for image, (found, true) in enumerate(zip(detections, labels, strict=True)):
+        size_hw = (height, width)
         if batch.shapes is not None:
             shape = batch.shapes[image]
+            size_hw = shape.original_hw
             found, true = found.copy(), true.copy()
             found[:, :4] = _to_image(found[:, :4], shape)
             true[:, 1:5] = _to_image(true[:, 1:5], shape)
         judge.add(found, true)
+        if take is not None:
+            take(batch.paths[image], size_hw, found)
 
 
 def _to_image(boxes_xyxy_px: Floats, shape: Shape) -> Floats:

@@ -1,4 +1,4 @@
-"""The grammar of one label line, so that every reader of labels agrees on what a row means.
+"""The grammar of one label line, so that all who read or write labels agree on what a row means.
 
 A row is `class x y w h` (normalised centre and size) or `class x1 y1 x2 y2 x3 y3 ...` (a polygon). Each row
 is judged on its own: a bad row costs that row, never its neighbours or the picture. It knows nothing of
@@ -8,6 +8,7 @@ files, images or archives; the caller adds the file's name to what is reported h
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,6 +126,24 @@ def clip_row(row: LabelRow) -> LabelRow:
     x1, x2 = (min(max(edge, 0.0), 1.0) for edge in (row.x - row.w / 2, row.x + row.w / 2))
     y1, y2 = (min(max(edge, 0.0), 1.0) for edge in (row.y - row.h / 2, row.y + row.h / 2))
     return LabelRow(row.cls, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, row.polygon)
+
+
+def detection_rows(
+    detections: Iterable[Sequence[float]], size_hw: tuple[int, int], *, with_score: bool = False
+) -> str:
+    """Return detections `x1 y1 x2 y2 score class` in pixels as label text: lines `class x y w h [score]`.
+
+    Centre and size are fractions of the picture's `size_hw`; numbers have six digits (%g). No detections
+    give no text.
+    """
+    height, width = size_hw
+    lines = []
+    for x1, y1, x2, y2, score, cls in detections:
+        numbers = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+        if with_score:
+            numbers.append(score)
+        lines.append(" ".join([str(int(cls)), *(f"{number:g}" for number in numbers)]) + "\n")
+    return "".join(lines)
 
 
 def _decode(text: str | bytes) -> str | LabelProblem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from yolocore.data.collate import Batch
-from yolocore.eval.validate import ValidationResult, validate
+from yolocore.eval.validate import Take, ValidationResult, validate
 from yolocore.loss.detection import DetectionLoss
 from yolocore.model.fuse import folded_copy
 from yolocore.model.network import Network
@@ -41,8 +41,10 @@ class Evaluator:
         self._precision = precision
         self.check = check
 
-    def __call__(self, network: Network, num_samples: int = 0) -> ValidationResult:
-        """Validate a copy of the network; keep `num_samples` pictures with their detections."""
+    def __call__(
+        self, network: Network, num_samples: int = 0, *, take: Take | None = None
+    ) -> ValidationResult:
+        """Validate a copy of the network; keep `num_samples` pictures; `take` gets the detections of each."""
         return validate(
             folded_copy(network),
             self._checked(),
@@ -55,6 +57,7 @@ class Evaluator:
             device=self._precision.device,
             single_class=self._single_class,
             num_samples=num_samples,
+            take=take,
         )
 
     def _checked(self) -> Iterator[Batch]:

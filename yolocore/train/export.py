@@ -1,4 +1,4 @@
-"""The last act of a run: judge the best weights once more, draw what they do, announce every file.
+"""The last act of a run: judge the best weights once more, draw and write what they find, announce the files.
 
 It must not know the loop or the configuration.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from yolocore.eval.plots import draw_predictions, plot_confusion, plot_curves, plot_epochs
-from yolocore.eval.validate import ValidationResult
+from yolocore.eval.validate import Floats, Take, ValidationResult
 from yolocore.model.network import Network
 from yolocore.spec.events import ArtifactSaved, EpochDone
+from yolocore.spec.labels import detection_rows
 from yolocore.train.checkpoint import Tensors, load_into
-from yolocore.train.files import publish
+from yolocore.train.files import naming_full_disk, publish, whole_folder
 from yolocore.train.outputs import RunFolder, halved
 
 NUM_PICTURES = 8
@@ -50,6 +53,48 @@ def judge_best(
     judged = copy.deepcopy(network)
     load_into(judged, halved(best), "best weights")
     return evaluate(judged, NUM_PICTURES)
+
+
+@contextmanager
+def written_detections(
+    folder: Path, names: Sequence[str], *, wanted: bool, with_score: bool
+) -> Iterator[Take | None]:
+    """Yield what writes the detections of each named picture as label text; None if that is not wanted.
+
+    The folder appears when all are judged, in place of an older one. A picture without detections has no
+    file, as in YOLOv5.
+    """
+    if not wanted:
+        yield None
+        return
+    places = dict(zip(names, text_paths(names), strict=True))
+    with whole_folder(folder) as draft:
+
+        def take(name: str, size_hw: tuple[int, int], detections: Floats) -> None:
+            text = detection_rows(detections.tolist(), size_hw, with_score=with_score)
+            if text:
+                path = draft / places[name]
+                with naming_full_disk(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text)
+
+        yield take
+
+
+def text_paths(names: Sequence[str]) -> list[str]:
+    """Return where the label text of each picture lies: as the picture does, with the suffix .txt.
+
+    Absolute names count from the folder they have in common; of relative ones a leading `images/` is left
+    out if all have it. Suffixes are kept (a.jpg.txt) if two pictures differ in nothing else. Pure.
+    """
+    whole = [posixpath.normpath("/" + name.lstrip("/")) for name in names]  # no way leads out of the folder
+    if names and all(name.startswith("/") for name in names):
+        base = posixpath.commonpath([posixpath.dirname(name) for name in whole])
+    else:
+        base = "/images" if all(name.startswith("/images/") for name in whole) else "/"
+    inner = [posixpath.relpath(name, base) for name in whole]
+    short = [posixpath.splitext(name)[0] + ".txt" for name in inner]
+    return short if len(set(short)) == len(set(inner)) else [f"{name}.txt" for name in inner]
 
 
 def export_pictures(

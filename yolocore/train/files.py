@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from yolocore.errors import DiskFullError
@@ -61,6 +63,42 @@ def publish(path: Path, data: bytes | memoryview, *, durable: bool = True) -> Wr
     return Written(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill: it takes the place of `folder` at the end, or is deleted if an error comes."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def free_path(path: Path) -> Path:
+    """Return the path, or if something is there, the first free one with 2, 3, ... after its name.
+
+    Files keep their suffix: a.txt, a2.txt; folders have none: v1.0, v1.02.
+    """
+    if not os.path.lexists(path):
+        return path
+    suffix = path.suffix if path.is_file() else ""
+    stem = path.name.removesuffix(suffix)
+    candidates = (path.with_name(f"{stem}{number}{suffix}") for number in count(2))
+    return next(candidate for candidate in candidates if not os.path.lexists(candidate))
+
+
+def claim_folder(path: Path) -> Path:
+    """Make the next free folder and return it; of several processes that ask at once, each gets its own."""
+    while True:
+        with suppress(FileExistsError):
+            folder = free_path(path)
+            folder.mkdir(parents=True)
+            return folder
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -73,7 +111,10 @@ def sync_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what writers left in a folder when they were killed; nobody else may be writing there."""
     for left in folder.glob(".*.part"):
-        left.unlink(missing_ok=True)
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def describe(path: Path) -> Written:

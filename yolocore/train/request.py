@@ -23,7 +23,8 @@ class RunSettings:
 
     `keep_checkpoints` None only ever adds checkpoints; a number keeps the newest ones. With
     `background_checkpoints` a thread writes them, and emits their events, while training goes on. `pictures`
-    are the plots and predictions at the end.
+    are the plots and predictions at the end; `save_txt` writes the detections of the best weights as label
+    text, `save_conf` with their scores.
     """
 
     device: str = "cpu"
@@ -35,6 +36,8 @@ class RunSettings:
     keep_checkpoints: int | None = None
     background_checkpoints: bool = True
     pictures: bool = True
+    save_txt: bool = False
+    save_conf: bool = False
 
     def within(self, hints: Runtime) -> RunSettings:
         """Follow a run's hints as far as these settings allow: fewer threads, a smaller cache, the CPU."""

@@ -179,3 +179,20 @@ def test_labels_are_split_by_picture_in_pixels() -> None:
     labels = labels_of_images(batch(SECOND))
     assert [len(rows) for rows in labels] == [0, 1]
     np.testing.assert_allclose(labels[1], [[0, 8, 4, 24, 12]])
+
+
+def test_detections_are_handed_on_in_the_original_picture() -> None:
+    taken: list[tuple[str, tuple[int, int], np.ndarray]] = []
+    shape = Shape(original_hw=(64, 32), ratio_hw=(0.5, 0.5), pad_wh=(8.0, 0.0))
+    one = batch([[0, 0, 0.5, 0.5, 0.5, 1.0]], num_images=2, shapes=[shape, shape])
+    decoded = torch.zeros(2, 1, 7)
+    decoded[0, 0] = torch.tensor([16.0, 16, 32, 32, 1, 0.9, 0])
+    validate(Oracle([decoded]), [one], loss=None, num_classes=2, take=lambda *given: taken.append(given))
+    assert [(name, size_hw, len(found)) for name, size_hw, found in taken] == [
+        ("0.jpg", (64, 32), 1),
+        ("1.jpg", (64, 32), 0),
+    ]
+    np.testing.assert_allclose(taken[0][2], [[0, 0, 32, 64, 0.9, 0]], rtol=1e-6)
+    unmapped = FakeBatch(one.images, one.targets, one.paths, None, None)
+    validate(Oracle([decoded]), [unmapped], loss=None, num_classes=2, take=lambda *given: taken.append(given))
+    assert taken[2][1] == (32, 32)

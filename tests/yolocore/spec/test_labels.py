@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolocore.spec.labels import LabelProblem, LabelRow, clip_row, parse_label_line, parse_label_text
+from yolocore.spec.labels import (
+    LabelProblem,
+    LabelRow,
+    clip_row,
+    detection_rows,
+    parse_label_line,
+    parse_label_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +120,14 @@ def test_clipping_stays_inside_and_changes_nothing_inside(box: tuple[float, floa
     assert not clipped.leaves_image
     if not LabelRow(0, *box).leaves_image:
         assert clipped.numbers == pytest.approx((0, *box), abs=2e-5)
+
+
+def test_written_detections_are_read_as_labels() -> None:
+    found = [[10.0, 5.0, 30.0, 10.0, 0.75, 2.0], [0.0, 0.0, 40.0, 20.0, 0.001, 0.0]]
+    text = detection_rows(found, (20, 40))
+    assert text == "2 0.5 0.375 0.5 0.25\n0 0.5 0.5 1 1\n"
+    rows, problems = parse_label_text(text, num_classes=3)
+    assert [row.numbers for row in rows] == [(2, 0.5, 0.375, 0.5, 0.25), (0, 0.5, 0.5, 1, 1)]
+    assert not problems
+    assert detection_rows(found, (20, 40), with_score=True).split()[5::6] == ["0.75", "0.001"]
+    assert detection_rows([], (20, 40)) == ""
