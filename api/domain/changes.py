@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from api.domain import tables as t
-from api.domain.failures import Failure
+from api.domain.failures import Failure, FailureCode
 from api.domain.records import JobStatus
 from api.domain.rules import Next
 
@@ -57,7 +57,7 @@ def move(
 ) -> RowMapping:
     """Take a job from the state it was seen in to another, with its line in the trail; return the new row.
 
-    Leaving `running` ends wish, worker and phase; reaching a final state stamps its time.
+    Leaving `running` ends wish, worker and phase, and counts its time; a final state has the time it began.
     """
     before = JobStatus(row["status"])
     changed: dict[str, Any] = {
@@ -67,6 +67,8 @@ def move(
         "phase": None,
         "not_before": None,
     }
+    if before is JobStatus.RUNNING:
+        changed["ran_s"] = ran_s(conn, row, now)
     if after.is_final:
         changed["finished_at"] = now
     statement = (
@@ -87,6 +89,29 @@ def move(
         now=now,
     )
     return moved
+
+
+def ran_s(conn: Connection, row: RowMapping, now: float) -> float:
+    """Return how many seconds a running job has run, over all its attempts."""
+    attempts = t.job_attempts
+    query = sa.select(attempts.c.started_at).where(
+        attempts.c.job_id == row["id"], attempts.c.attempt == row["attempt"]
+    )
+    started_at: float = conn.execute(query).scalar_one()
+    return float(row["ran_s"]) + max(0.0, now - started_at)
+
+
+def is_over_time(conn: Connection, row: RowMapping, now: float) -> bool:
+    """Tell whether a running job has run for as long as it may."""
+    limit: int | None = row["max_runtime_s"]
+    return limit is not None and ran_s(conn, row, now) >= limit
+
+
+def count_failures(conn: Connection, job_id: str, code: FailureCode) -> int:
+    """Return how many attempts at a job have ended with this failure."""
+    attempts = t.job_attempts
+    query = sa.select(sa.func.count()).where(attempts.c.job_id == job_id, attempts.c.code == code.value)
+    return conn.execute(query).scalar_one()
 
 
 def follow(

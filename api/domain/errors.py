@@ -3,6 +3,8 @@
 BookError             code, message
 |-- NotFound          no such thing, or not this owner's
 |-- Conflict          the state of things forbids it; `code` says what
+|   |-- Changed       what was to be edited changed since it was read
+|   `-- LimitReached  the owner has as much as allowed; later it may be granted
 |-- BadCursor         a cursor nobody was given
 |-- Fenced            this worker does not own the row any more
 `-- StoreUnavailable  the database is away or stayed locked; nothing was written
@@ -31,10 +33,23 @@ class NotFound(BookError):  # noqa: N818
 class Conflict(BookError):  # noqa: N818
     """The state of things forbids it.
 
-    Codes: NAME_TAKEN, DATASET_IN_USE, DATASET_INVALID, JOB_FINAL, IDEMPOTENCY_CONFLICT, NOT_RETRYABLE.
+    Codes: NAME_TAKEN, DATASET_IN_USE, DATASET_INVALID, JOB_FINAL, JOB_NOT_FINAL, IDEMPOTENCY_CONFLICT,
+    NOT_RETRYABLE.
     """
 
     code = "CONFLICT"
+
+
+class Changed(Conflict):
+    """The row has another revision than the caller read: nothing was edited."""
+
+    code = "REVISION_MISMATCH"
+
+
+class LimitReached(Conflict):
+    """The owner has as many of these as allowed; ask again when some have gone."""
+
+    code = "TOO_MANY_QUEUED"
 
 
 class BadCursor(BookError):  # noqa: N818

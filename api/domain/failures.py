@@ -23,8 +23,11 @@ class FailureCode(StrEnum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     DISK_FULL = "DISK_FULL"
     CRASHED = "CRASHED"
+    KILLED = "KILLED"
+    SEGFAULT = "SEGFAULT"
     WORKER_LOST = "WORKER_LOST"
     STALLED = "STALLED"
+    TIMED_OUT = "TIMED_OUT"
     STORAGE_ERROR = "STORAGE_ERROR"
     SERVICE_ERROR = "SERVICE_ERROR"
     INTERNAL = "INTERNAL"
@@ -32,10 +35,16 @@ class FailureCode(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """What to tell the user, and whether another attempt may end otherwise."""
+    """What to tell the user, and whether another attempt may end otherwise.
+
+    `retries` bounds how often failures of this cause are retried, within the budget of the whole job; None
+    leaves it at that. `backoff` stretches the pause before a retry.
+    """
 
     hint: str
     retried: bool
+    retries: int | None = None
+    backoff: float = 1.0
 
 
 POLICIES: Mapping[FailureCode, Policy] = {
@@ -54,13 +63,32 @@ POLICIES: Mapping[FailureCode, Policy] = {
     FailureCode.NON_FINITE: Policy(
         "Losses became NaN or infinite in full precision; look at the named images and lower lr0.", False
     ),
-    FailureCode.OUT_OF_MEMORY: Policy("The run does not fit into memory; lower batch or imgsz.", False),
-    FailureCode.DISK_FULL: Policy("The worker's disk is full; free space, then start the job again.", True),
+    FailureCode.OUT_OF_MEMORY: Policy(
+        "The run does not fit into memory; lower batch or imgsz.", False, retries=2, backoff=3.0
+    ),
+    FailureCode.DISK_FULL: Policy(
+        "The worker's disk is full; free space, then start the job again.", True, backoff=6.0
+    ),
     FailureCode.CRASHED: Policy(
         "The training process ended without a word; its log has the last lines.", True
     ),
+    FailureCode.KILLED: Policy(
+        "Someone or something on the machine killed the training process; ask its operator.", True
+    ),
+    FailureCode.SEGFAULT: Policy(
+        "A native library crashed under the run; its log has the last lines. Look at drivers and GPU.",
+        True,
+        retries=3,
+    ),
     FailureCode.WORKER_LOST: Policy("The worker stopped answering; look at its machine and its log.", True),
-    FailureCode.STALLED: Policy("The run made no progress for too long and was ended.", True),
+    FailureCode.STALLED: Policy(
+        "The run made no progress for too long and was ended; look at its disk, its GPU and its log.",
+        True,
+        retries=2,
+    ),
+    FailureCode.TIMED_OUT: Policy(
+        "The run took longer than its maximum runtime; allow it more, or train fewer epochs.", False
+    ),
     FailureCode.STORAGE_ERROR: Policy(
         "A file of the run could not be stored or read; see the worker's log.", True
     ),
@@ -85,6 +113,11 @@ class Failure:
     def hint(self) -> str:
         """What the user can do about it."""
         return POLICIES[self.code].hint
+
+    @property
+    def policy(self) -> Policy:
+        """How failures of this cause are treated."""
+        return POLICIES[self.code]
 
     @property
     def retried(self) -> bool:

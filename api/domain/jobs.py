@@ -1,4 +1,4 @@
-"""The job book: what people may do with jobs, and see of them; the worker's half is `runs`.
+"""The job book: submissions, and what people see of jobs; what they want of them is `orders`.
 
 The owner is part of every question: another owner's job does not exist. None as owner means the service
 itself or an administrator.
@@ -15,11 +15,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import changes, rows
+from api.domain import changes, rows, waiting
 from api.domain import tables as t
-from api.domain.errors import Conflict, NotFound
+from api.domain.errors import Conflict, LimitReached, NotFound
 from api.domain.failures import FailureCode
 from api.domain.ids import new_id
+from api.domain.orders import OrderBook, find_job
 from api.domain.paging import page
 from api.domain.records import (
     Artifact,
@@ -30,14 +31,15 @@ from api.domain.records import (
     JobStatus,
     NewJob,
     Page,
+    QueueState,
     Transition,
-    Wish,
+    Waiting,
 )
-from api.domain.rules import granted, outranked_by
-from api.domain.runs import RunBook
-from api.domain.store import insert_or_ignore
+from api.domain.store import insert_or_ignore, serialise
+from api.domain.waiting import WAITING_FOR_DATASET
 
-WAITING_FOR_DATASET = "waiting_for_dataset"
+__all__ = ["LOG_KIND", "WAITING_FOR_DATASET", "JobBook", "Submitted"]
+
 LOG_KIND = "log"
 
 
@@ -49,15 +51,15 @@ class Submitted:
     created: bool
 
 
-class JobBook(RunBook):
+class JobBook(OrderBook):
     """Jobs, their transitions, attempts, epochs and artifacts."""
 
     def submit(self, new: NewJob, *, key: str | None = None, fingerprint: str | None = None) -> Submitted:
         """Queue a job; with an idempotency key, at most once.
 
         `fingerprint` tells submissions apart (the submission itself by default). Raises NotFound for dataset
-        or architecture, Conflict DATASET_INVALID, Conflict IDEMPOTENCY_CONFLICT for a key that was used with
-        another fingerprint.
+        or architecture or parent, Conflict DATASET_INVALID, Conflict IDEMPOTENCY_CONFLICT for a key that was
+        used with another fingerprint, LimitReached for an owner with too many queued jobs.
         """
         print_ = fingerprint or _fingerprint(new)
 
@@ -86,6 +88,9 @@ class JobBook(RunBook):
         architecture = _referenced(conn, t.architectures, new.architecture_id, new.owner, "architecture")
         if dataset["status"] == DatasetStatus.INVALID:
             raise Conflict("the dataset is invalid; see its report", code=FailureCode.DATASET_INVALID.value)
+        if new.parent_id is not None:
+            find_job(conn, new.parent_id, new.owner)
+        self._check_queued(conn, new.owner)
         ready = dataset["status"] == DatasetStatus.READY
         statement = (
             sa.insert(t.jobs)
@@ -101,6 +106,8 @@ class JobBook(RunBook):
                 parent_id=new.parent_id,
                 queue=new.queue,
                 priority=new.priority,
+                max_runtime_s=new.max_runtime_s or self.settings.max_runtime_s,
+                simulated=self.settings.simulate,
                 status=JobStatus.QUEUED,
                 phase=None if ready else WAITING_FOR_DATASET,
                 created_at=now,
@@ -120,9 +127,20 @@ class JobBook(RunBook):
         )
         return rows.job(row)
 
+    def _check_queued(self, conn: Connection, owner: str) -> None:
+        limit = self.settings.max_queued_per_owner
+        if limit is None:
+            return
+        serialise(conn, f"queued {owner}")
+        queued = sa.select(sa.func.count()).where(
+            t.jobs.c.owner == owner, t.jobs.c.status.in_([JobStatus.QUEUED, JobStatus.PAUSED])
+        )
+        if conn.execute(queued).scalar_one() >= limit:
+            raise LimitReached(f"there are {limit} jobs queued already, as many as one owner may have")
+
     def get(self, job_id: str, owner: str | None = None) -> Job:
         """Return a job; raises NotFound."""
-        return self.store.read(lambda conn: rows.job(_one(conn, job_id, owner)))
+        return self.store.read(lambda conn: rows.job(find_job(conn, job_id, owner)))
 
     def list(
         self,
@@ -146,73 +164,22 @@ class JobBook(RunBook):
         query = sa.select(t.jobs.c.id, t.jobs.c.revision).where(t.jobs.c.id.in_(list(job_ids)))
         return self.store.read(lambda conn: {row.id: row.revision for row in conn.execute(query)})
 
+    def waiting(self, jobs: Sequence[Job]) -> dict[str, Waiting]:
+        """Return what each queued one of these jobs waits for, by id, however many they are."""
+        now = self.clock.wall()
+        return self.store.read(lambda conn: waiting.look(conn, jobs, self.settings, now))
+
+    def queues(self) -> Sequence[QueueState]:
+        """Return every queue of jobs that has work or slots, by name."""
+        now = self.clock.wall()
+        return self.store.read(lambda conn: waiting.queue_states(conn, self.settings, now))
+
     def count_by_status(self, owner: str | None = None) -> dict[str, int]:
         """Return how many jobs are in each state that has any."""
         query = sa.select(t.jobs.c.status, sa.func.count()).group_by(t.jobs.c.status)
         if owner is not None:
             query = query.where(t.jobs.c.owner == owner)
         return self.store.read(lambda conn: {status: count for status, count in conn.execute(query)})
-
-    def cancel(self, job_id: str, owner: str | None = None) -> Job:
-        """Drop a job: at once if nothing runs, else as the worker's next heartbeat is answered.
-
-        Returns the job (cancelled, or running with the wish). Cancelling a cancelled job changes nothing;
-        raises NotFound, Conflict JOB_FINAL for one that ended otherwise.
-        """
-        return self._wish_for(job_id, owner, Wish.CANCEL)
-
-    def stop(self, job_id: str, owner: str | None = None) -> Job:
-        """End a job and keep its best so far; without one it is cancelled. Raises as `cancel`."""
-        return self._wish_for(job_id, owner, Wish.STOP)
-
-    def pause(self, job_id: str, owner: str | None = None) -> Job:
-        """Let a job checkpoint and give its place back; a queued one is held. Raises as `cancel`."""
-        return self._wish_for(job_id, owner, Wish.PAUSE)
-
-    def _wish_for(self, job_id: str, owner: str | None, wish: Wish) -> Job:
-        def write(conn: Connection) -> Job:
-            row = _one(conn, job_id, owner, lock=True)
-            status = JobStatus(row["status"])
-            after = granted(wish, has_best=bool(row["pointer"] and row["pointer"].get("best")))
-            if status is after:
-                return rows.job(row)
-            if status.is_final:
-                raise Conflict(f"the job has already {status.value}", code="JOB_FINAL")
-            if status is JobStatus.RUNNING:
-                return rows.job(_put_wish(conn, row, wish))
-            actor, now = f"user:{owner or 'admin'}", self.clock.wall()
-            return rows.job(changes.move(conn, row, after, actor=actor, reason=wish.value, now=now))
-
-        return self.store.write(write)
-
-    def activate(self, job_id: str, owner: str | None = None) -> Job:
-        """Queue a paused job, take back a pause that is not yet carried out, end the wait before a retry.
-
-        Raises NotFound, Conflict JOB_FINAL.
-        """
-
-        def write(conn: Connection) -> Job:
-            row = _one(conn, job_id, owner, lock=True)
-            status = JobStatus(row["status"])
-            if status.is_final:
-                raise Conflict(f"the job has already {status.value}", code="JOB_FINAL")
-            if status is JobStatus.PAUSED:
-                actor, now = f"user:{owner or 'admin'}", self.clock.wall()
-                values = {"phase": _waiting_phase(conn, row)}
-                moved = changes.move(
-                    conn, row, JobStatus.QUEUED, actor=actor, reason="activate", now=now, values=values
-                )
-                return rows.job(moved)
-            kept = None if row["wish"] == Wish.PAUSE else row["wish"]
-            statement = (
-                sa.update(t.jobs)
-                .where(t.jobs.c.id == job_id, t.jobs.c.status == status)
-                .values(wish=kept, not_before=None, revision=t.jobs.c.revision + 1)
-                .returning(t.jobs)
-            )
-            return rows.job(conn.execute(statement).mappings().one())
-
-        return self.store.write(write)
 
     def transitions(self, job_id: str, owner: str | None = None) -> Sequence[Transition]:
         """Return the audit trail of a job, oldest first; raises NotFound."""
@@ -262,7 +229,7 @@ class JobBook(RunBook):
         self, job_id: str, owner: str | None, query: sa.Select[Any], make: Callable[[RowMapping], Any]
     ) -> Sequence[Any]:
         def read(conn: Connection) -> Sequence[Any]:
-            _one(conn, job_id, owner)
+            find_job(conn, job_id, owner)
             return [make(row) for row in conn.execute(query).mappings()]
 
         return self.store.read(read)
@@ -276,17 +243,10 @@ def _known(conn: Connection, owner: str, key: str, fingerprint: str) -> Job | No
         return None
     if known["fingerprint"] != fingerprint:
         raise Conflict("this idempotency key was used for another submission", code="IDEMPOTENCY_CONFLICT")
-    return rows.job(_one(conn, known["job_id"], owner))
-
-
-def _one(conn: Connection, job_id: str, owner: str | None, *, lock: bool = False) -> RowMapping:
-    query = sa.select(t.jobs).where(t.jobs.c.id == job_id)
-    if owner is not None:
-        query = query.where(t.jobs.c.owner == owner)
-    row = conn.execute(query.with_for_update() if lock else query).mappings().one_or_none()
-    if row is None:
-        raise NotFound(f"no job {job_id[:60]!r}", code="JOB_NOT_FOUND")
-    return row
+    try:
+        return rows.job(find_job(conn, known["job_id"], owner))
+    except NotFound:
+        raise Conflict("the job of this idempotency key was deleted", code="IDEMPOTENCY_CONFLICT") from None
 
 
 def _referenced(conn: Connection, table: sa.Table, row_id: str, owner: str, noun: str) -> RowMapping:
@@ -298,24 +258,6 @@ def _referenced(conn: Connection, table: sa.Table, row_id: str, owner: str, noun
     if row is None:
         raise NotFound(f"no {noun} {row_id[:60]!r}", code=f"{noun.upper()}_NOT_FOUND")
     return row
-
-
-def _put_wish(conn: Connection, row: RowMapping, wish: Wish) -> RowMapping:
-    weaker = sa.or_(t.jobs.c.wish.is_(None), t.jobs.c.wish.in_(outranked_by(wish)))
-    statement = (
-        sa.update(t.jobs)
-        .where(t.jobs.c.id == row["id"], t.jobs.c.status == JobStatus.RUNNING, weaker)
-        .values(wish=wish, revision=t.jobs.c.revision + 1)
-        .returning(t.jobs)
-    )
-    return conn.execute(statement).mappings().one_or_none() or row
-
-
-def _waiting_phase(conn: Connection, row: RowMapping) -> str | None:
-    status = conn.execute(
-        sa.select(t.datasets.c.status).where(t.datasets.c.id == row["dataset_id"])
-    ).scalar_one()
-    return WAITING_FOR_DATASET if status == DatasetStatus.INGESTING else None
 
 
 def _fingerprint(new: NewJob) -> str:

@@ -86,7 +86,11 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the book had it at one moment; `revision` grows with every visible change."""
+    """A job as the book had it at one moment; `revision` grows with every visible change.
+
+    `ran_s` counts the seconds of running of the attempts that ended, of at most `max_runtime_s`; `simulated`
+    says that no network is trained; `cleared_at` is when the files of its attempts were deleted.
+    """
 
     id: str
     owner: str
@@ -118,11 +122,18 @@ class Job:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    max_runtime_s: int | None = None
+    ran_s: float = 0.0
+    simulated: bool = False
+    cleared_at: float | None = None
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a submission holds, already validated against dataset and architecture."""
+    """What a submission holds, already validated against dataset and architecture.
+
+    `max_runtime_s` bounds the seconds of running over all attempts; None takes the settings' bound.
+    """
 
     owner: str
     dataset_id: str
@@ -134,6 +145,42 @@ class NewJob:
     queue: str = "train.cpu"
     priority: int = 0
     parent_id: str | None = None
+    max_runtime_s: int | None = None
+
+
+class WaitingReason(StrEnum):
+    """What a queued job waits for."""
+
+    DATASET = "waiting_for_dataset"
+    RETRY = "waiting_to_retry"
+    OWNER_LIMIT = "owner_limit"
+    NO_WORKER = "no_worker"
+    WORKER = "waiting_for_worker"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a queued job does not run yet.
+
+    `position` is 1 for the next one of its queue to be claimed, None where it could not be claimed now;
+    `starts_at` is an estimate from how long jobs of this queue ran lately, None where nothing is known.
+    """
+
+    reason: WaitingReason
+    position: int | None = None
+    starts_at: float | None = None
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """How full a queue is: its jobs that could be claimed now, the running ones, and slots that live."""
+
+    queue: str
+    queued: int
+    running: int
+    slots: int
+    idle: int
+    median_run_s: float | None
 
 
 @dataclass(frozen=True)
@@ -313,6 +360,20 @@ class Slot:
     current_id: str | None
     seen_at: float
     started_at: float
+    reason: str | None = None
+    unhealthy_since: float | None = None
+
+
+@dataclass(frozen=True)
+class ExpiredJob:
+    """A finished job whose files are kept no longer; `unarchived` attempts have no stored journal."""
+
+    id: str
+    owner: str
+    name: str
+    status: JobStatus
+    finished_at: float
+    unarchived: tuple[int, ...]
 
 
 @dataclass(frozen=True)

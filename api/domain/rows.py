@@ -31,6 +31,10 @@ def job(row: Row) -> r.Job:
         best=row["best"],
         metrics=row["metrics"],
         last_event_id=row["last_event_id"],
+        max_runtime_s=row["max_runtime_s"],
+        ran_s=row["ran_s"],
+        simulated=row["simulated"],
+        cleared_at=row["cleared_at"],
         **_leased(row),
     )
 

@@ -26,9 +26,9 @@ class RetryRules:
         """Tell whether the attempt after this many failures may still be made."""
         return failures <= self.retries
 
-    def pause_s(self, failures: int) -> float:
+    def pause_s(self, failures: int, stretch: float = 1.0) -> float:
         """Return the wait before the attempt after this many failures (1 or more)."""
-        return min(self.backoff_max_s, self.backoff_s * float(2 ** min(failures - 1, 30)))
+        return min(self.backoff_max_s, stretch * self.backoff_s * float(2 ** min(failures - 1, 30)))
 
 
 def job_retry_rules(settings: Settings) -> RetryRules:
@@ -67,21 +67,30 @@ def granted(wish: Wish, *, has_best: bool) -> JobStatus:
 
 
 def after_failure(
-    failure: Failure, *, wish: Wish | None, has_best: bool, failures: int, preemptions: int, rules: RetryRules
+    failure: Failure,
+    *,
+    wish: Wish | None,
+    has_best: bool,
+    failures: int,
+    preemptions: int,
+    rules: RetryRules,
+    of_cause: int = 0,
 ) -> Next:
-    """Return what follows a failed attempt.
+    """Return what follows a failed attempt; `of_cause` counts the earlier ones that failed for this cause.
 
     A verdict (a failure that is not retried) stands whatever was wished, as a finish does. Otherwise the wish
-    is granted, and without one the job is queued again until its budget is spent.
+    is granted, and without one the job is queued again until its budget, or that of the cause, is spent.
     """
     count = failures + 1
-    code = failure.code.value
+    code, policy = failure.code.value, failure.policy
+    spent = policy.retries is not None and of_cause >= policy.retries
     if not failure.retried:
         return Next(JobStatus.FAILED, count, preemptions, 0.0, code)
     if wish is not None:
         return Next(granted(wish, has_best=has_best), count, preemptions, 0.0, f"{wish.value} after {code}")
-    if rules.allows(count):
-        return Next(JobStatus.QUEUED, count, preemptions, rules.pause_s(count), f"retry after {code}")
+    if rules.allows(count) and not spent:
+        pause_s = rules.pause_s(count, policy.backoff)
+        return Next(JobStatus.QUEUED, count, preemptions, pause_s, f"retry after {code}")
     return Next(JobStatus.FAILED, count, preemptions, 0.0, f"{code}, no retries left")
 
 
@@ -113,5 +122,5 @@ def after_task_failure(failure: Failure, *, wish: Wish | None, failures: int, ru
     if wish is not None:
         return NextTask(TaskStatus.CANCELLED, count, 0.0)
     if failure.retried and rules.allows(count):
-        return NextTask(TaskStatus.QUEUED, count, rules.pause_s(count))
+        return NextTask(TaskStatus.QUEUED, count, rules.pause_s(count, failure.policy.backoff))
     return NextTask(TaskStatus.FAILED, count, 0.0)

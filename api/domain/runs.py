@@ -7,6 +7,7 @@ raises Fenced and the caller kills its child. Does no file or network I/O: artif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,10 +18,11 @@ from api.domain import tables as t
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.failures import Failure, FailureCode
 from api.domain.leasing import Held
-from api.domain.records import Artifact, Claim, DatasetStatus, EpochRow, Job, JobStatus, Pointer, Wish
+from api.domain.records import Artifact, Claim, EpochRow, Job, JobStatus, Pointer, Wish
 from api.domain.rules import after_failure, after_release, job_retry_rules
 from api.domain.settings import Settings
-from api.domain.store import Store
+from api.domain.store import Store, serialise
+from api.domain.waiting import eligible
 
 
 class RunBook:
@@ -44,6 +46,9 @@ class RunBook:
         self, conn: Connection, queue: str, worker: str, host: str, gpus: Sequence[str]
     ) -> Claim | None:
         now = self.clock.wall()
+        if self.settings.max_running_per_owner is not None:
+            # Whoever counts an owner's running jobs must not count while another claims one.
+            serialise(conn, "claims")
         row = leasing.claim(
             conn,
             t.jobs,
@@ -286,7 +291,11 @@ class RunBook:
             failures=row["failures"],
             preemptions=row["preemptions"],
             rules=self._rules,
+            of_cause=changes.count_failures(conn, row["id"], failure.code),
         )
+        if following.status is JobStatus.QUEUED and changes.is_over_time(conn, row, now):
+            failure = _over_time(row, failure)
+            following = replace(following, status=JobStatus.FAILED, pause_s=0.0, reason=failure.code.value)
         moved = changes.follow(conn, row, following, actor=actor, now=now, failure=failure)
         changes.end_attempt(
             conn,
@@ -325,33 +334,17 @@ class RunBook:
         return rows.job(moved)
 
 
-def eligible(settings: Settings) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions, besides being due, under which a queued job can be claimed."""
-    ready = (
-        sa.exists()
-        .where(t.datasets.c.id == t.jobs.c.dataset_id, t.datasets.c.status == DatasetStatus.READY)
-        .correlate(t.jobs)
-    )
-    conditions: list[sa.ColumnElement[bool]] = [ready]
-    if settings.max_running_per_owner is not None:
-        other = t.jobs.alias("other")
-        running = (
-            sa.select(sa.func.count())
-            .select_from(other)
-            .where(other.c.owner == t.jobs.c.owner, other.c.status == JobStatus.RUNNING)
-            .correlate(t.jobs)
-            .scalar_subquery()
-        )
-        conditions.append(running < settings.max_running_per_owner)
-    return conditions
-
-
 def _wish(row: RowMapping) -> Wish | None:
     return Wish(row["wish"]) if row["wish"] else None
 
 
 def _has_best(row: RowMapping) -> bool:
     return bool(row["pointer"] and row["pointer"].get("best"))
+
+
+def _over_time(row: RowMapping, last: Failure) -> Failure:
+    message = f"the job has run for its {row['max_runtime_s']} s; its last attempt ended with: {last.message}"
+    return Failure(FailureCode.TIMED_OUT, message, evidence={"cause": last.as_json()})
 
 
 def _actor(row: RowMapping) -> str:

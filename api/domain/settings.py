@@ -25,6 +25,8 @@ MIB = 1 << 20
 PREFIX = "TRAINSHED_"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 EXIT_USAGE = 2
+BOOK_NAME = "book.sqlite3"
+SIMULATION_MARK = "SIMULATED"
 # What may hold a password is not repeated to the terminal.
 _UNTOLD = frozenset({"database_url", "redis_url"})
 
@@ -39,6 +41,12 @@ def _as_hosts(value: object) -> object:
         return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
+def _as_never(value: object) -> object:
+    """Read `never` as None, which the environment has no word for."""
+    return None if isinstance(value, str) and value.strip().lower() == "never" else value
+
+
+OrNever = Annotated[float | None, Field(gt=0), BeforeValidator(_as_never)]
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_hosts)]
 
 
@@ -59,7 +67,7 @@ class Settings(BaseSettings):
     )
 
     # The lease of a claim, and the loops that watch over it.
-    heartbeat_s: float = Field(5.0, gt=0, description="How often a worker renews its claim.")
+    heartbeat_s: float = Field(2.0, gt=0, description="How often a worker renews its claim.")
     lease_s: float = Field(45.0, gt=0, description="A claim not renewed for this long is taken back.")
     reaper_tick_s: float = Field(2.0, gt=0, description="How often claims are looked at.")
     reaper_slow_tick_s: float = Field(2.0, gt=0, description="A tick renewed slower than this forgets all.")
@@ -81,6 +89,12 @@ class Settings(BaseSettings):
     )
     retry_backoff_max_s: float = Field(600.0, ge=0, description="Longest wait before a retry.")
     max_running_per_owner: int | None = Field(None, ge=1, description="Running jobs one owner may have.")
+    max_queued_per_owner: int | None = Field(
+        10_000, ge=1, description="Queued and paused jobs one owner may have."
+    )
+    max_runtime_s: int | None = Field(
+        None, ge=1, description="Longest running time of a job over all attempts, unless it names its own."
+    )
     idempotency_keep_s: float = Field(DAY, gt=0, description="How long an idempotency key is remembered.")
 
     # The worker and its child.
@@ -90,6 +104,20 @@ class Settings(BaseSettings):
         description="Queue jobs are put in unless they name one.",
     )
     stop_grace_s: float = Field(60.0, gt=0, description="From the polite stop of a child to its kill.")
+    stall_s: float = Field(600.0, gt=0, description="Training without a batch for this long is a hang.")
+    stall_phase_s: float = Field(
+        HOUR, gt=0, description="Any other phase (preparing, validating, ...) without a sign is a hang."
+    )
+    unhealthy_retry_s: OrNever = Field(
+        900.0, description="An unhealthy slot tries again after this; never: once a person clears it."
+    )
+    cache_max_bytes: int | None = Field(
+        None, ge=0, description="Size the cache of unpacked datasets is kept under; its default if absent."
+    )
+    tensorboard: bool = Field(False, description="Leave TensorBoard files among the artifacts.")
+    simulate: bool = Field(
+        False, description="Pretend to train; refused unless the data folder was made for that."
+    )
     checkpoint_every_s: float = Field(60.0, gt=0, description="Time between checkpoints of a run.")
     train_threads: int = Field(2, ge=1, description="Threads of one trainer.")
     loader_threads: int = Field(1, ge=1, description="Threads that prepare batches.")
@@ -101,6 +129,11 @@ class Settings(BaseSettings):
     ingest_timeout_s: float = Field(HOUR, gt=0, description="Longest time one ingest may take.")
     ingest_memory_bytes: int = Field(
         4096 * MIB, ge=64 * MIB, description="Address space of the ingest child."
+    )
+
+    # Retention.
+    retention_days: OrNever = Field(
+        90.0, description="Days the files of a finished job's attempts are kept; or never (deleted)."
     )
 
     # Bounds of what is sent in.
@@ -135,6 +168,13 @@ class Settings(BaseSettings):
             raise ValueError("reaper_gap_s must be under lease_s")
         return self
 
+    @model_validator(mode="after")
+    def _simulation_is_meant(self) -> Self:
+        """Refuse to pretend by an environment variable alone: jobs of people must never end as simulated."""
+        if self.simulate and not (self.data_dir / SIMULATION_MARK).is_file():
+            raise ValueError("simulate needs a data folder made for it: start with `trainshed up --simulate`")
+        return self
+
     @property
     def answered_hosts(self) -> frozenset[str]:
         """Host headers the API answers, in lower case: the trusted ones, loopback, and its own addresses.
@@ -150,7 +190,7 @@ class Settings(BaseSettings):
     @property
     def sql_url(self) -> str:
         """SQLAlchemy URL of the book."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'book.sqlite3'}"
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / BOOK_NAME}"
 
     @property
     def broker_url(self) -> str:
@@ -192,6 +232,20 @@ class Settings(BaseSettings):
     def attempt_dir(self, job_id: str, attempt: int) -> Path:
         """Return the folder of one attempt of a job."""
         return self.jobs_dir / job_id / "attempts" / str(attempt)
+
+
+def allow_simulation(data_dir: Path) -> None:
+    """Mark a data folder as one for simulated jobs; for tests and `trainshed up --simulate` alone.
+
+    Raises ValueError for a folder with a book that was not made for it.
+    """
+    mark = data_dir / SIMULATION_MARK
+    if mark.is_file():
+        return
+    if (data_dir / BOOK_NAME).exists():
+        raise ValueError(f"{data_dir} holds real jobs; simulate in a folder of its own")
+    data_dir.mkdir(parents=True, exist_ok=True)
+    mark.write_text("Jobs in this folder are simulated: they train no network.\n", encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

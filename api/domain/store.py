@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,6 +219,13 @@ def insert_or_ignore(conn: Connection, table: sa.Table, values: Mapping[str, Any
 
         statement = sqlite_insert(table).values(values).on_conflict_do_nothing()
     return conn.execute(statement.returning(sa.literal(1))).one_or_none() is not None
+
+
+def serialise(conn: Connection, name: str) -> None:
+    """Wait until no other transaction that gave this name is open, as all writers of SQLite do anyway."""
+    if conn.dialect.name == "postgresql":
+        key = zlib.crc32(name.encode())
+        conn.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 @contextmanager

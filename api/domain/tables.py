@@ -155,6 +155,7 @@ tasks = Table(
     _one_of("status", TaskStatus),
     _one_of("wish", Wish, nullable=True),
 )
+Index("ix_tasks_status_id", tasks.c.status, tasks.c.id)
 Index(
     "ix_tasks_eligible",
     tasks.c.queue,
@@ -172,10 +173,14 @@ jobs = Table(
     Column("tags", JSON, nullable=False),
     Column("config", JSON, nullable=False),
     Column("config_hash", String(64), nullable=False),
-    Column("dataset_id", ForeignKey("datasets.id"), nullable=False, index=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False),
     Column("architecture_id", ForeignKey("architectures.id"), nullable=False),
     Column("parent_id", String(48)),
     _int("priority"),
+    Column("max_runtime_s", Integer),
+    Column("ran_s", Float(53), nullable=False, default=0.0, server_default="0"),
+    Column("simulated", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    Column("cleared_at", Float(53)),
     Column("phase", String(32)),
     Column("pointer", JSON),
     Column("progress", JSON),
@@ -186,14 +191,25 @@ jobs = Table(
     _one_of("status", JobStatus),
     _one_of("wish", Wish, nullable=True),
     Index("ix_jobs_owner_id", "owner", "id"),
+    Index("ix_jobs_owner_status_id", "owner", "status", "id"),
+    Index("ix_jobs_status_id", "status", "id"),
+    Index("ix_jobs_dataset_id_id", "dataset_id", "id"),
+    Index("ix_jobs_queue_finished_at", "queue", "finished_at"),
 )
+# In the order of claims, so that the next job is the first entry.
 Index(
     "ix_jobs_eligible",
     jobs.c.queue,
-    jobs.c.priority,
+    jobs.c.priority.desc(),
     jobs.c.id,
     sqlite_where=jobs.c.status == "queued",
     postgresql_where=jobs.c.status == "queued",
+)
+Index(
+    "ix_jobs_kept",
+    jobs.c.finished_at,
+    sqlite_where=jobs.c.cleared_at.is_(None),
+    postgresql_where=jobs.c.cleared_at.is_(None),
 )
 
 job_attempts = Table(
@@ -266,6 +282,8 @@ workers = Table(
     Column("current_id", String(48)),
     Column("seen_at", Float(53), nullable=False),
     Column("started_at", Float(53), nullable=False),
+    Column("reason", String(400)),
+    Column("unhealthy_since", Float(53)),
 )
 
 idempotency_keys = Table(
