@@ -130,8 +130,7 @@ def _checked(
     for split in ("train", "val"):
         if not splits[split]:
             raise DatasetError(
-                f"there are no images in the split {split}"
-                + (", or none that can be used" if problems else ""),
+                f"there are no images in the split {split}, or none that can be used",
                 place=split,
                 problems=problems[:MAX_TOLD],
             )
