@@ -98,7 +98,8 @@ class DetectionLoss:
         """Return the total (1,) to back-propagate and the weighted items (3,) box, obj, cls, detached.
 
         `maps` are raw (b, anchors, rows, columns, 5 + classes) per level. The total is the items' sum times
-        the batch size and the factor. Computed in float32, or float64 if the maps are; autocast does not reach in.
+        the batch size and the factor. Computed in float32, or float64 if the maps are; autocast does not
+        reach in.
         """
         check_maps(maps, self.num_classes)
         with torch.autocast(maps[0].device.type, enabled=False):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torchvision.ops
 from torch import Tensor
 
 from yolocore.ops.boxes import xywh_to_xyxy
@@ -118,11 +117,18 @@ def _compete(
     The work is survivors times rivals: on the CPU a long list of few classes is taken class by class.
     """
     if classes is None or len(rivals) < _SPLIT_FROM or not rivals.is_cpu:
-        return rivals[torchvision.ops.nms(boxes[rivals], scores[rivals], iou_thres)]
+        return rivals[_suppress(boxes[rivals], scores[rivals], iou_thres)]
     of_rival = classes[rivals].long()
     counts = [count for count in of_rival.bincount().tolist() if count]
     if len(rivals) < _MIN_PER_CLASS * len(counts):
-        return rivals[torchvision.ops.nms(boxes[rivals], scores[rivals], iou_thres)]
+        return rivals[_suppress(boxes[rivals], scores[rivals], iou_thres)]
     parts = torch.split(rivals[of_rival.argsort(stable=True)], counts)
-    kept = [part[torchvision.ops.nms(boxes[part], scores[part], iou_thres)] for part in parts]
+    kept = [part[_suppress(boxes[part], scores[part], iou_thres)] for part in parts]
     return torch.cat(kept).sort().values
+
+
+def _suppress(boxes: Tensor, scores: Tensor, iou_thres: float) -> Tensor:
+    from torchvision.ops import nms  # loads torch's compiler: seconds that a start need not wait for
+
+    kept: Tensor = nms(boxes, scores, iou_thres)
+    return kept
