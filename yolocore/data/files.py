@@ -19,6 +19,11 @@ from yolocore.spec.data_yaml import DataYaml, parse_data_yaml
 from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage
 from yolocore.spec.labels import LabelRow
 
+# Pictures that are not read; other files may lie beside pictures for good reasons.
+FOREIGN_SUFFIXES = frozenset(
+    {".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".ppm", ".svg", ".tga"}
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -73,7 +78,9 @@ def scan_yolo_folder(
     splits: dict[str, list[Sample]] = {}
     problems = list(data.notes)
     for split in SPLITS:
-        paths = [path for entry in data.entries(split) for path in _list_entry(data, entry, data_yaml_path)]
+        listed = [path for entry in data.entries(split) for path in _list_entry(data, entry, data_yaml_path)]
+        paths = [path for path in listed if path.suffix.lower() in SUFFIXES]
+        problems.extend(_left_out(set(listed).difference(paths), split))
         result = scan_images(sorted(set(paths)), num_classes=len(data.names))
         splits[split] = [_from_scan(image, split) for image in result.images]
         problems.extend(result.problems)
@@ -178,17 +185,26 @@ def _list_entry(data: DataYaml, entry: str, data_yaml_path: Path) -> list[Path]:
     if entry.startswith("../") and not _exists(place):
         place = base / entry.removeprefix("../")
     if _exists(place) and place.is_dir():
-        return [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+        suffixes = SUFFIXES | FOREIGN_SUFFIXES
+        return [path for path in place.rglob("*") if path.suffix.lower() in suffixes and path.is_file()]
     if _exists(place) and place.is_file() and place.suffix.lower() == ".txt":
         lines = (line.strip() for line in _list_text(place).splitlines())
-        listed = [place.parent / line.removeprefix("./") for line in lines if line]
-        return [path for path in listed if path.suffix.lower() in SUFFIXES]
+        return [place.parent / line.removeprefix("./") for line in lines if line]
     raise DatasetError(
         f"{data_yaml_path.name}: {entry!r} is neither a folder nor a list file under {shown(base)}",
         code="DATA_PATH",
         place=data_yaml_path.name,
         value=entry,
     )
+
+
+def _left_out(paths: set[Path], split: str) -> list[Problem]:
+    """Return one problem for all pictures whose suffix says that nobody here reads them."""
+    if not paths:
+        return []
+    suffixes = ", ".join(sorted({path.suffix.lower() or "none" for path in paths})[:10])
+    text = f"{len(paths)} file(s) of the split {split} are left out for their suffix ({suffixes}); the first"
+    return [Problem("IMAGE_FORMAT", text, file=shown(min(paths)))]
 
 
 def _exists(path: Path) -> bool:

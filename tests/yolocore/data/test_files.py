@@ -112,6 +112,28 @@ def test_a_listed_picture_that_is_not_there_is_reported(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("train", ["images/train", "train.txt"])
+def test_pictures_that_nobody_reads_are_told_in_one_line(tmp_path: Path, train: str) -> None:
+    path = write_folder(tmp_path / "set", train)
+    folder = path.parent / "images" / "train"
+    for name in ("b.gif", "c.GIF", "d.heic", "Thumbs.db"):
+        (folder / name).write_bytes(b"")
+    names = ("0.png", "b.gif", "c.GIF", "d.heic")
+    (path.parent / "train.txt").write_text("".join(f"./images/train/{name}\n" for name in names))
+    _, splits, problems = scan_yolo_folder(path)
+    (problem,) = (problem for problem in problems if problem.code == "IMAGE_FORMAT")
+    assert problem.file == str(folder / "b.gif") and "3 file(s)" in problem.message
+    assert ".gif, .heic" in problem.message and splits["train"]
+
+
+def test_a_list_that_is_no_text_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "set", "train.txt")
+    (path.parent / "train.txt").write_bytes(b"./images/train/0.png\n\xff.png\n")
+    with pytest.raises(DatasetError) as caught:
+        scan_yolo_folder(path)
+    assert (caught.value.code, caught.value.place) == ("DATA_ENCODING", f"{path.parent / 'train.txt'}:2")
+
+
 @pytest.mark.parametrize(
     "change",
     [
