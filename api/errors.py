@@ -11,6 +11,7 @@
     |-- UnsupportedMediaError   415
     |-- RangeUnsatisfiableError 416
     |-- UnprocessableError      422
+    |-- TooManyError            429
     |-- UnavailableError        503
     `-- StorageFullError        507
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sqlite3
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -42,6 +44,9 @@ log = logging.getLogger("trainshed.api")
 
 PROBLEM_JSON = "application/problem+json"
 _VALUE_LIMIT = 200
+# No space, no quota, a file longer than this process may write.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_POSTGRES_FULL = "53100"
 _HTTP_CODES = {
     400: "BAD_REQUEST",
     404: "NOT_FOUND",
@@ -161,6 +166,15 @@ class UnprocessableError(ApiError):
     status = 422
 
 
+class TooManyError(ApiError):
+    """The caller has as many of these as allowed."""
+
+    status = 429
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail, headers={"Retry-After": "60"})
+
+
 class UnavailableError(ApiError):
     """A part of the service is away; asking again later helps."""
 
@@ -174,6 +188,19 @@ class StorageFullError(ApiError):
     """There is no room for the body."""
 
     status = 507
+
+    def __init__(self, detail: str = "the service has no disk space left for this") -> None:
+        super().__init__("STORAGE_FULL", detail)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error of the file system or the database says that its disk is full."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    if isinstance(error, DBAPIError):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        return code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == _POSTGRES_FULL
+    return False
 
 
 def problem(
@@ -254,11 +281,17 @@ def from_book(error: book.BookError) -> ApiError:
     match error:
         case book.NotFound():
             return NotFoundError(error.code, error.message)
+        case book.Changed():
+            return PreconditionFailedError(error.code, error.message)
+        case book.LimitReached():
+            return TooManyError(error.code, error.message)
         case book.Conflict():
             return ConflictError(error.code, error.message)
         case book.BadCursor():
             place = {"pointer": "cursor", "message": error.message}
             return UnprocessableError(error.code, error.message, errors=[place])
+        case book.StoreUnavailable() if is_full(error.__cause__):
+            return StorageFullError("the database's disk is full; nothing of this was kept")
         case book.StoreUnavailable():
             return UnavailableError(error.code, "the database does not answer; try again")
         case _:
@@ -306,6 +339,8 @@ def _request_error(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
+    if is_full(error):
+        return _respond(request, StorageFullError("the database's disk is full; nothing of this was kept"))
     log.error("the database failed under %s %s: %s", request.method, request.url.path, error)
     return _respond(
         request, UnavailableError("DATABASE_UNAVAILABLE", "the database does not answer; try again")
@@ -314,8 +349,8 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OSError)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _respond(request, StorageFullError("DISK_FULL", "the service has no disk space left for this"))
+    if is_full(error):
+        return _respond(request, StorageFullError())
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _internal(request)
 

@@ -24,6 +24,7 @@ from api.domain.records import Dataset, DatasetStatus, IngestResult, JobStatus, 
 from api.domain.store import Store, insert_or_ignore
 
 KIND_INGEST = "ingest"
+MAX_NAMED_JOBS = 10
 
 
 @dataclass(frozen=True)
@@ -104,17 +105,13 @@ class DatasetBook:
     def delete(self, dataset_id: str, owner: str | None = None) -> None:
         """Remove a dataset from sight and free its name; jobs that ended keep knowing it.
 
-        An ingest on its way is cancelled. Raises NotFound, Conflict DATASET_IN_USE while a job needs it.
+        An ingest on its way is cancelled; what it holds on disk is freed by the collector, or by
+        `trainshed gc` at once. Raises NotFound, Conflict DATASET_IN_USE, with the jobs that need it.
         """
 
         def write(conn: Connection) -> None:
             _one(conn, dataset_id, owner, lock=True)
-            open_states = [status for status in JobStatus if not status.is_final]
-            needs = sa.select(sa.func.count()).where(
-                t.jobs.c.dataset_id == dataset_id, t.jobs.c.status.in_(open_states)
-            )
-            if count := conn.execute(needs).scalar_one():
-                raise Conflict(f"{count} unfinished jobs need this dataset", code="DATASET_IN_USE")
+            _check_unused(conn, dataset_id)
             now = self.clock.wall()
             conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(deleted_at=now))
             _cancel_ingest(conn, dataset_id, now)
@@ -185,6 +182,19 @@ def _one(conn: Connection, dataset_id: str, owner: str | None, *, lock: bool = F
     if row is None:
         raise NotFound(f"no dataset {dataset_id[:60]!r}", code="DATASET_NOT_FOUND")
     return row
+
+
+def _check_unused(conn: Connection, dataset_id: str) -> None:
+    open_states = [status for status in JobStatus if not status.is_final]
+    needing = t.jobs.c.dataset_id == dataset_id, t.jobs.c.status.in_(open_states)
+    count = conn.execute(sa.select(sa.func.count()).where(*needing)).scalar_one()
+    if not count:
+        return
+    query = sa.select(t.jobs.c.id).where(*needing).order_by(t.jobs.c.id).limit(MAX_NAMED_JOBS)
+    named = list(conn.execute(query).scalars())
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    noun = "unfinished job needs" if count == 1 else "unfinished jobs need"
+    raise Conflict(f"{count} {noun} this dataset: {', '.join(named)}{more}", code="DATASET_IN_USE")
 
 
 def _service_failed(row: RowMapping) -> bool:

@@ -13,8 +13,16 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.domain.blobs import Blob, BlobStore, BlobWriter
 from api.domain.errors import BookError
-from api.errors import ApiError, BadRequestError, TooLargeError, UnprocessableError
+from api.errors import (
+    ApiError,
+    BadRequestError,
+    StorageFullError,
+    TooLargeError,
+    UnprocessableError,
+    is_full,
+)
 from api.uploads.digests import sha256_of
+from api.uploads.room import check_room
 
 BLOCK_BYTES = 1 << 20
 DRAIN_BYTES = 16 << 20
@@ -37,17 +45,40 @@ async def receive_blob(
     anything is published; what it refuses, by an ApiError or BookError, leaves nothing behind.
 
     Raises TooLargeError over `max_bytes` whether or not the length was declared, UnprocessableError where
-    a Repr-Digest does not fit, BadRequestError where fewer bytes came than declared,
-    ClientDisconnect where the client went away.
+    a Repr-Digest does not fit, BadRequestError where fewer bytes came than declared, StorageFullError where
+    the disk is full or would be left too full, ClientDisconnect where the client went away.
     """
+    try:
+        return await _receive(request, blobs, max_bytes, head_bytes, check_head, check_content)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        await _drain(request)
+        raise StorageFullError from error
+
+
+async def _receive(
+    request: Request,
+    blobs: BlobStore,
+    max_bytes: int,
+    head_bytes: int,
+    check_head: Callable[[bytes], None],
+    check_content: CheckContent,
+) -> Blob:
     declared = _declared_length(request)
     expected = sha256_of(request.headers.get("repr-digest"))
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)
+    await _check_declared(request, lambda: check_room(blobs.root, declared or 0))
     with await asyncio.to_thread(blobs.open_writer) as writer:
-        await _check_declared(request, check_content, expected, declared)
+        await _check_declared(request, lambda: check_content(expected, declared))
+
+        def write(block: bytes) -> None:
+            check_room(blobs.root, len(block))
+            writer.write(block)
+
         try:
-            await _fill(writer, _checked(_blocks(request, max_bytes), head_bytes, check_head))
+            await _fill(write, _checked(_blocks(request, max_bytes), head_bytes, check_head))
         except ApiError:
             await _drain(request)
             raise
@@ -62,11 +93,9 @@ async def receive_blob(
         return await _commit(writer)
 
 
-async def _check_declared(
-    request: Request, check_content: CheckContent, sha256: str | None, size_bytes: int | None
-) -> None:
+async def _check_declared(request: Request, check: Callable[[], None]) -> None:
     try:
-        await asyncio.to_thread(check_content, sha256, size_bytes)
+        await asyncio.to_thread(check)
     except (ApiError, BookError):
         # Reading would tell a client that waits for leave to send to go on.
         if request.headers.get("expect", "").lower() != "100-continue":
@@ -84,14 +113,14 @@ async def _commit(writer: BlobWriter) -> Blob:
         raise
 
 
-async def _fill(writer: BlobWriter, blocks: AsyncIterator[bytes]) -> None:
+async def _fill(write: Callable[[bytes], None], blocks: AsyncIterator[bytes]) -> None:
     """Write block after block in a thread, receiving the next one meanwhile."""
     pending: asyncio.Task[None] | None = None
     try:
         async for block in blocks:
             if pending is not None:
                 await pending
-            pending = asyncio.create_task(asyncio.to_thread(writer.write, block))
+            pending = asyncio.create_task(asyncio.to_thread(write, block))
         if pending is not None:
             await pending
     finally:

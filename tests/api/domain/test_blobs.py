@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from api.domain.blobs import Blob, BlobStore
+from tests.support.books import until
 
 DATA = b"cells" * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -92,3 +95,97 @@ def test_stale_parts_go(store: BlobStore) -> None:
     os.utime(old, (1000, 1000))
     assert store.drop_stale_parts(older_than=2000) == 1
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def age(store: BlobStore, sha256: str = SHA) -> None:
+    os.utime(store.path(sha256), (1000, 1000))
+
+
+def test_an_old_content_can_be_removed(store: BlobStore) -> None:
+    store.put_bytes(DATA)
+    assert store.remove(SHA, older_than=2000) == 0
+    age(store)
+    assert store.remove(SHA, older_than=2000) == len(DATA)
+    assert store.remove(SHA, older_than=2000) == 0
+    assert files(store) == []
+
+
+def test_whoever_stores_or_asks_keeps_it(store: BlobStore, tmp_path: Path) -> None:
+    source = tmp_path / "a.bin"
+    source.write_bytes(DATA)
+    moved = tmp_path / "b.bin"
+    for use in (
+        lambda: store.put_bytes(DATA),
+        lambda: store.has(SHA),
+        lambda: store.put_file(source),
+        lambda: store.link_file(source),
+        lambda: store.move_file(moved),
+    ):
+        store.put_bytes(DATA)
+        age(store)
+        moved.write_bytes(DATA)
+        use()
+        assert store.remove(SHA, older_than=2000) == 0
+        assert store.read_bytes(SHA) == DATA
+
+
+def test_an_interrupted_removal_is_finished_or_taken_back(store: BlobStore) -> None:
+    other = store.put_bytes(b"other")
+    store.put_bytes(DATA)
+    age(store)
+    for sha256 in (SHA, other.sha256):
+        store.path(sha256).rename(store.root / "tmp" / f"{sha256}.doomed")
+    assert [path.name for path in store.stale_parts(older_than=2000)] == [f"{SHA}.doomed"]
+    assert store.drop_stale_parts(older_than=2000) == 1
+    assert not store.has(SHA)
+    assert store.read_bytes(other.sha256) == b"other"
+    assert len(files(store)) == 1
+
+
+def test_removing_and_storing_at_once_loses_nothing(store: BlobStore) -> None:
+    """Whoever was told that the content is there finds it, however often it is being removed."""
+    stop, removed = threading.Event(), []
+
+    def remove() -> None:
+        while not stop.is_set():
+            removed.append(store.remove(SHA, older_than=2000))
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        for number in range(150):
+            if number % 2 or not store.has(SHA):
+                store.put_bytes(DATA)
+            # It may be out of sight for a moment, and is back before anybody opens it for good.
+            until(lambda: store.path(SHA).is_file(), timeout_s=5, pause_s=0)
+            with contextlib.suppress(FileNotFoundError):
+                age(store)
+    finally:
+        stop.set()
+        thread.join()
+    assert len(DATA) in removed
+
+
+def test_a_file_is_stored_without_a_copy(store: BlobStore, tmp_path: Path) -> None:
+    source = tmp_path / "a.bin"
+    source.write_bytes(DATA)
+    os.utime(source, (1000, 1000))
+    assert store.link_file(source) == Blob(SHA, len(DATA))
+    assert store.path(SHA).stat().st_ino == source.stat().st_ino
+    assert store.remove(SHA, older_than=2000) == 0
+    age(store)
+    assert store.remove(SHA, older_than=2000) == 0, "its bytes have another name"
+    assert (source.exists(), store.has(SHA)) == (True, False)
+    with pytest.raises(FileNotFoundError):
+        store.link_file(tmp_path / "absent")
+    assert files(store) == []
+
+
+def test_old_contents_by_shard(store: BlobStore) -> None:
+    store.put_bytes(DATA)
+    store.put_bytes(b"young")
+    age(store)
+    (store.images_root / SHA[:2] / "README").write_bytes(b"no content")
+    assert SHA[:2] in store.shards()
+    assert store.old_contents(SHA[:2], older_than=2000) == [Blob(SHA, len(DATA))]
+    assert store.old_contents("zz", older_than=2000) == []
