@@ -153,11 +153,12 @@ class JobBook(OrderBook):
     ) -> Page[Job]:
         """Return jobs, newest first; raises BadCursor."""
         conditions = [t.jobs.c.owner == owner] if owner is not None else []
-        if status:
-            conditions.append(t.jobs.c.status.in_(status))
+        any_of = [t.jobs.c.status == one for one in set(status)]
         if dataset_id is not None:
             conditions.append(t.jobs.c.dataset_id == dataset_id)
-        return self.store.read(lambda conn: page(conn, t.jobs, "job", rows.job, conditions, limit, cursor))
+        return self.store.read(
+            lambda conn: page(conn, t.jobs, "job", rows.job, conditions, limit, cursor, any_of=any_of)
+        )
 
     def revisions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Return the revision of each of these jobs that exists: what a watcher polls."""

@@ -1,11 +1,10 @@
 """A service's books over a fresh database with a clock that stands still, for tests of the domain.
 
-On SQLite by default; TRAINSHED_TEST_POSTGRES, an SQLAlchemy URL, runs the same tests on PostgreSQL.
+On SQLite, over a copy of a migrated file, or on the PostgreSQL a database_url names, which is emptied.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,15 +120,14 @@ def make_template(folder: Path) -> Path:
 
 @contextmanager
 def open_library(template: Path, folder: Path, **more: Any) -> Iterator[Library]:
-    """Open books over an empty database."""
-    settings = short_settings(folder, database_url=os.environ.get("TRAINSHED_TEST_POSTGRES"), **more)
+    """Open books over an empty database; a `database_url` among the settings names a migrated one."""
+    settings = short_settings(folder, **more)
     if settings.database_url is None:
         shutil.copyfile(template, folder / "book.sqlite3")
     store = open_store(settings)
     hurry(store)
     if settings.database_url is not None:
-        migrate(settings.sql_url)
-        store.write(_empty)
+        store.write(empty)
     try:
         yield Library(settings, store, ManualClock())
     finally:
@@ -145,6 +143,7 @@ def hurry(store: Store) -> None:
             connection.execute("PRAGMA synchronous=OFF")
 
 
-def _empty(conn: sa.Connection) -> None:
+def empty(conn: sa.Connection) -> None:
+    """Delete every row of the book."""
     for table in reversed(tables.metadata.sorted_tables):
         conn.execute(sa.delete(table))

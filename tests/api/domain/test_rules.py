@@ -79,6 +79,40 @@ def test_after_task_failure(failure: Failure, wish: Wish | None, failures: int, 
     assert after_task_failure(failure, wish=wish, failures=failures, rules=RULES).status is status
 
 
+@pytest.mark.parametrize(
+    ("code", "of_cause", "status"),
+    [
+        (FailureCode.STALLED, 0, Q),
+        (FailureCode.STALLED, 1, Q),
+        (FailureCode.STALLED, 2, F),
+        (FailureCode.SEGFAULT, 2, Q),
+        (FailureCode.SEGFAULT, 3, F),
+        (FailureCode.WORKER_LOST, 9, Q),
+        (FailureCode.KILLED, 9, Q),
+        (FailureCode.TIMED_OUT, 0, F),
+    ],
+)
+def test_a_cause_has_a_budget_of_its_own(code: FailureCode, of_cause: int, status: JobStatus) -> None:
+    following = after_failure(
+        Failure(code, "m"),
+        wish=None,
+        has_best=False,
+        failures=1,
+        preemptions=0,
+        rules=RULES,
+        of_cause=of_cause,
+    )
+    assert following.status is status
+
+
+def test_a_cause_may_need_a_longer_pause() -> None:
+    for code, pause_s in ((FailureCode.KILLED, 10.0), (FailureCode.DISK_FULL, 30.0)):
+        following = after_failure(
+            Failure(code, "m"), wish=None, has_best=False, failures=0, preemptions=0, rules=RULES
+        )
+        assert following.pause_s == pause_s
+
+
 def test_wishes_have_an_order() -> None:
     assert outranked_by(Wish.CANCEL) == [Wish.STOP, Wish.PAUSE]
     assert outranked_by(Wish.STOP) == [Wish.PAUSE]
@@ -104,6 +138,10 @@ def test_every_failure_has_a_hint() -> None:
         (FailureCode.CONFIG_INVALID, {}, False),
         (FailureCode.NON_FINITE, {}, False),
         (FailureCode.WORKER_LOST, {}, True),
+        (FailureCode.KILLED, {}, True),
+        (FailureCode.SEGFAULT, {}, True),
+        (FailureCode.STALLED, {}, True),
+        (FailureCode.TIMED_OUT, {}, False),
         (FailureCode.DISK_FULL, {}, True),
     ],
 )

@@ -18,9 +18,10 @@ from api.domain.ids import new_id
 from api.domain.jobs import JobBook
 from api.domain.leasing import Held
 from api.domain.records import Artifact, EpochRow, JobStatus
-from api.domain.settings import Settings
+from api.domain.settings import Settings, allow_simulation
 from api.domain.store import open_store
-from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, hurry, open_library, pointer
+from tests.api.domain.conftest import OpenBooks
+from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, hurry, pointer
 
 CRASH = Failure(FailureCode.CRASHED, "signal 11", evidence={"signal": 11})
 VERDICT = Failure(FailureCode.CONFIG_INVALID, "batch 0", place="/batch", value="0")
@@ -61,8 +62,8 @@ def test_order_of_claims(library: Library) -> None:
     assert claim is not None and claim.job.id == other_queue.id
 
 
-def test_an_owner_has_a_limit(template: Path, tmp_path: Path) -> None:
-    with open_library(template, tmp_path, max_running_per_owner=1) as library:
+def test_an_owner_has_a_limit(open_books: OpenBooks) -> None:
+    with open_books(max_running_per_owner=1) as library:
         first, second = library.submit(), library.submit()
         bob = library.submit(owner=OTHER)
         assert library.claim().job.id == first.id
@@ -269,6 +270,98 @@ def test_the_budget_is_spent(library: Library) -> None:
     assert pauses == [0.1, 0.2]
     assert (job.status, job.failures) == (JobStatus.FAILED, 3)
     assert job.error is not None and job.error["code"] == "CRASHED"
+
+
+def test_the_budget_of_a_cause_is_spent_before_the_jobs(open_books: OpenBooks) -> None:
+    with open_books(job_retries=9) as library:
+        job_id = library.running().job.id
+        codes = [FailureCode.STALLED, FailureCode.CRASHED, FailureCode.STALLED, FailureCode.STALLED]
+        for attempt, code in enumerate(codes, start=1):
+            job = library.jobs.fail(job_id, attempt, Failure(code, "m"))
+            if job.status is JobStatus.QUEUED:
+                library.clock.advance(100)
+                library.claim()
+        assert (job.status, job.failures) == (JobStatus.FAILED, 4)
+        assert library.jobs.transitions(job_id)[-1].reason == "STALLED, no retries left"
+
+
+def test_running_time_is_counted_over_attempts(library: Library) -> None:
+    job_id = library.running(max_runtime_s=100).job.id
+    library.clock.advance(30)
+    library.jobs.release(job_id, 1, drained=True)
+    library.clock.advance(1000)
+    claim = library.claim()
+    assert (claim.job.ran_s, claim.job.max_runtime_s) == (30.0, 100)
+    library.clock.advance(20)
+    assert library.jobs.pause(job_id).ran_s == 30.0
+    assert library.jobs.release(job_id, 2).ran_s == 50.0
+    library.jobs.activate(job_id)
+    library.claim()
+    library.clock.advance(60)
+    job = library.jobs.fail(job_id, 3, CRASH)
+    assert (job.status, job.ran_s) == (JobStatus.FAILED, 110.0)
+    assert job.error is not None and job.error["code"] == "TIMED_OUT"
+    assert job.error["evidence"]["cause"]["code"] == "CRASHED"
+    assert library.jobs.attempts(job_id)[-1].code == "TIMED_OUT"
+
+
+def test_a_lost_attempt_counts_as_running(library: Library) -> None:
+    job_id = library.running(max_runtime_s=10).job.id
+    [seen] = library.jobs.held()
+    library.clock.advance(11)
+    job = library.jobs.expire(seen)
+    assert job is not None and job.status is JobStatus.FAILED
+    assert job.error is not None and job.error["code"] == "TIMED_OUT"
+    assert library.jobs.attempts(job_id)[0].outcome == "lost"
+
+
+def test_a_maximum_runtime_has_a_default(open_books: OpenBooks) -> None:
+    with open_books(max_runtime_s=50) as library:
+        assert library.submit().max_runtime_s == 50
+        assert library.submit(max_runtime_s=7).max_runtime_s == 7
+
+
+def test_who_pretends_runs_no_real_job(open_books: OpenBooks, tmp_path: Path) -> None:
+    allow_simulation(tmp_path / "sim")
+    with open_books() as library:
+        real = library.submit()
+        pretending = Settings(
+            **{**library.settings.model_dump(), "simulate": True, "data_dir": tmp_path / "sim"}
+        )
+        other = JobBook(library.store, pretending, library.clock.clock())
+        assert not real.simulated
+        assert (other.claim(QUEUE, "w"), other.count_due()) == (None, {})
+        pretended = other.submit(library.new_job()).job
+        assert pretended.simulated
+        assert library.jobs.count_due() == other.count_due() == {QUEUE: 1}
+        assert library.claim().job.id == real.id
+        assert library.jobs.claim(QUEUE, "w") is None
+        claim = other.claim(QUEUE, "w")
+        assert claim is not None and claim.job.id == pretended.id
+
+
+def test_a_limit_holds_while_many_claim(open_books: OpenBooks) -> None:
+    with open_books(max_running_per_owner=2) as library:
+        submit_many(library, 24)
+        library.submit(owner=OTHER)
+        barrier = threading.Barrier(8)
+        claimed: list[str] = []
+
+        def work(name: str) -> None:
+            barrier.wait()
+            while (claim := library.jobs.claim(QUEUE, name)) is not None:
+                claimed.append(claim.job.owner)
+
+        run_threads([lambda n=n: work(f"w{n}") for n in range(8)])
+        assert sorted(claimed) == [OWNER, OWNER, OTHER]
+
+
+def run_threads(calls: list[Callable[[], object]]) -> None:
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_draining_costs_nothing(library: Library) -> None:

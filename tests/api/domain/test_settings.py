@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.domain.rules import job_retry_rules
-from api.domain.settings import Settings, explain
+from api.domain.settings import BOOK_NAME, Settings, allow_simulation, explain
 
 
 def test_production_periods_fit_each_other() -> None:
@@ -53,6 +53,29 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert settings.sql_url == f"sqlite:///{tmp_path}/book.sqlite3"
     assert settings.heartbeat_s == 1.0
     assert settings.attempt_dir("job_x", 2) == tmp_path / "jobs" / "job_x" / "attempts" / "2"
+
+
+def test_never_is_a_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().retention_days == 90
+    monkeypatch.setenv("TRAINSHED_RETENTION_DAYS", "never")
+    monkeypatch.setenv("TRAINSHED_UNHEALTHY_RETRY_S", "60")
+    assert (Settings().retention_days, Settings().unhealthy_retry_s) == (None, 60.0)
+    with pytest.raises(ValidationError):
+        Settings(retention_days=0)
+
+
+def test_pretending_takes_a_folder_made_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRAINSHED_DATA_DIR", str(tmp_path / "sim"))
+    monkeypatch.setenv("TRAINSHED_SIMULATE", "true")
+    with pytest.raises(ValidationError, match="trainshed up --simulate"):
+        Settings()
+    allow_simulation(tmp_path / "sim")
+    allow_simulation(tmp_path / "sim")
+    assert Settings().simulate
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / BOOK_NAME).touch()
+    with pytest.raises(ValueError, match="real jobs"):
+        allow_simulation(tmp_path / "real")
 
 
 @pytest.mark.parametrize(

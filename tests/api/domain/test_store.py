@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
 from pathlib import Path
@@ -16,6 +17,8 @@ from sqlalchemy.exc import IntegrityError
 
 from api.domain import tables
 from api.domain.errors import StoreUnavailable
+from api.domain.jobs import JobBook
+from api.domain.settings import Settings
 from api.domain.store import (
     Store,
     alembic_config,
@@ -27,6 +30,7 @@ from api.domain.store import (
     sqlite_pragmas,
 )
 from tests.api.domain.library import Library
+from tests.support.postgres import PostgresServer
 
 
 def sqlite_store(path: Path, *, busy_timeout_s: float = 0.05) -> Store:
@@ -170,10 +174,19 @@ def test_writers_wait_for_each_other(library: Library) -> None:
     assert library.store.read(lambda conn: conn.execute(sa.select(table.c.seq)).scalar_one()) == 60
 
 
-def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that nobody has migrated."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'deep' / 'book.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database(f"new_{secrets.token_hex(6)}")
+
+
+def test_migrations_make_exactly_the_tables(new_url: str) -> None:
     from alembic.autogenerate import compare_metadata
 
-    url = f"sqlite:///{tmp_path / 'deep' / 'book.db'}"
+    url = new_url
     migrate(url)
     store = Store(make_engine(url))
 
@@ -185,8 +198,9 @@ def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
     command.check(alembic_config(url))
 
 
-def test_migrating_twice_is_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'book.db'}"
+def test_migrating_twice_is_once(new_url: str, tmp_path: Path) -> None:
+    url = new_url
+    (tmp_path / "deep").mkdir()
     store = Store(make_engine(url))
     assert needs_migration(store)
     migrate(url)
@@ -194,6 +208,43 @@ def test_migrating_twice_is_once(tmp_path: Path) -> None:
     migrate(url)
     command.downgrade(alembic_config(url), "base")
     assert needs_migration(store)
+    store.close()
+
+
+def test_a_book_of_the_first_release_is_kept(new_url: str) -> None:
+    if new_url.startswith("sqlite"):
+        Path(new_url.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+    command.upgrade(alembic_config(new_url), "0001")
+    store = Store(make_engine(new_url))
+
+    def old_rows(conn: Connection) -> None:
+        conn.exec_driver_sql(
+            "INSERT INTO datasets (id, owner, name, status, file_name, sha256, size_bytes, classes, splits, "
+            "created_at) VALUES ('ds_1', 'o', 'd', 'ready', 'f', 'a', 1, '[]', '{}', 1)"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO architectures (id, owner, name, text, hash, num_parameters, strides, summary, "
+            "created_at) VALUES ('arch_1', 'o', 'a', 't', 'h', 1, '[]', '{}', 1)"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO jobs (id, owner, name, tags, config, config_hash, dataset_id, architecture_id, "
+            "queue, status, created_at) VALUES "
+            "('job_1', 'o', 'n', '[]', '{}', 'c', 'ds_1', 'arch_1', 'train.cpu', 'queued', 1)"
+        )
+
+    store.write(old_rows)
+    migrate(new_url)
+    [job] = JobBook(store, Settings()).list().items
+    assert (job.id, job.max_runtime_s, job.ran_s, job.simulated, job.cleared_at) == (
+        "job_1",
+        None,
+        0,
+        False,
+        None,
+    )
+    command.downgrade(alembic_config(new_url), "0001")
+    count = store.read(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM jobs").scalar_one())
+    assert count == 1
     store.close()
 
 

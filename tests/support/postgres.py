@@ -1,0 +1,191 @@
+"""A private PostgreSQL for tests: a cluster in a temporary folder, on a unix socket, that can be stopped.
+
+The binaries are looked for where Debian keeps them and on the path. PostgreSQL refuses root, so its programs
+run as the user `postgres` then. Nothing here talks to a server that a test did not start itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from tests.support.shared import missing
+
+USER = "trainshed"
+_DEBIAN = Path("/usr/lib/postgresql")
+_PR_SET_PDEATHSIG = 1
+# No test pulls the plug, so nothing has to reach the disk.
+OPTIONS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "120",
+    "autovacuum": "on",
+    "timezone": "UTC",
+}
+
+
+def find_binaries() -> Path | None:
+    """Return the folder that has both `initdb` and `postgres`, of the newest version; None where absent."""
+    found = [path.parent for path in _DEBIAN.glob("*/bin/initdb")]
+    found.sort(key=lambda folder: float(folder.parent.name) if folder.parent.name.isdigit() else 0.0)
+    if (on_path := shutil.which("initdb")) is not None:
+        found.insert(0, Path(on_path).resolve().parent)
+    whole = [folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()]
+    return whole[-1] if whole else None
+
+
+def _account() -> dict[str, Any] | None:
+    """Return as whom to run the server: nobody special, or `postgres` for root; None where that is absent."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        entry = pwd.getpwnam("postgres")
+    except KeyError:
+        return None
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _die_with_parent() -> None:
+    # A test run that is killed leaves no server behind: SIGINT is PostgreSQL's fast shutdown.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+class PostgresServer:
+    """One cluster and its server process; `stop`, `kill` and `start` keep its data."""
+
+    def __init__(self, binaries: Path, account: dict[str, Any]) -> None:
+        self._binaries = binaries
+        self._account = account
+        self.folder = Path(tempfile.mkdtemp(prefix="ts-pg-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        if account:
+            os.chown(self.folder, account["user"], account["group"])
+        command = [str(binaries / "initdb"), "-D", str(self.data), "-U", USER, "-A", "trust"]
+        command += ["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", **account)
+
+    @property
+    def data(self) -> Path:
+        """Folder of the cluster."""
+        return self.folder / "data"
+
+    def url(self, database: str = "postgres") -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://{USER}@/{database}?host={self.folder}"
+
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Start the server and wait until it answers."""
+        assert self._process is None
+        command = [str(self._binaries / "postgres"), "-D", str(self.data), "-k", str(self.folder)]
+        for name, value in OPTIONS.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                preexec_fn=_die_with_parent,
+                **self._account,
+            )
+        end = time.monotonic() + timeout_s
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "server.log").read_text(errors="replace")
+            assert time.monotonic() < end, "PostgreSQL did not start in time"
+            time.sleep(0.02)
+
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Shut the server down, cutting every connection."""
+        self._end(signal.SIGINT, timeout_s)
+
+    def kill(self, timeout_s: float = 60.0) -> None:
+        """End the server as a crash of all its processes would: no checkpoint, recovery at the next start."""
+        self._end(signal.SIGQUIT, timeout_s)
+
+    def _end(self, number: signal.Signals, timeout_s: float) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(timeout_s)
+        finally:
+            self._process = None
+
+    def new_database(self, name: str) -> str:
+        """Make an empty database and return its URL."""
+        self._execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def close(self) -> None:
+        """Stop the server and remove its data."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            self._execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _execute(self, statement: str) -> None:
+        import psycopg
+
+        where = f"host={self.folder} user={USER} dbname=postgres connect_timeout=5"
+        with psycopg.connect(where, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+def make_server() -> PostgresServer:
+    """Return a server over a new cluster, not yet started; skips the test where PostgreSQL is absent."""
+    binaries, account = find_binaries(), _account()
+    if binaries is None or account is None:
+        missing("postgres", "PostgreSQL (initdb, postgres) or its user is not installed")
+        raise AssertionError
+    return PostgresServer(binaries, account)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One running server for all tests that do not stop it."""
+    with make_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: PostgresServer) -> str:
+    """A migrated database; whoever uses it empties it first."""
+    from api.domain.store import migrate
+
+    url = postgres.new_database("books")
+    migrate(url)
+    return url
