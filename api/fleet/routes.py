@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from api.access.principal import Caller
 from api.domain.errors import StoreUnavailable
+from api.domain.records import QueueState
 from api.domain.store import needs_migration
+from api.errors import ForbiddenError
 from api.services import Service, Services
 
 router = APIRouter(tags=["fleet"])
@@ -29,6 +32,8 @@ class WorkerView(BaseModel):
     gpus: list[str]
     version: str
     state: str
+    reason: str | None = Field(description="Why it is unhealthy: what it needs a person to look at.")
+    unhealthy_since: float | None
     current_id: str | None
     seen_at: float
     started_at: float
@@ -38,6 +43,35 @@ class WorkerList(BaseModel):
     """All slots that ever announced themselves and were not removed."""
 
     items: list[WorkerView]
+
+
+class QueueView(BaseModel):
+    """How full a queue of jobs is; `workers` are the slots that live and take work."""
+
+    name: str
+    queued: int = Field(description="Jobs that could start now.")
+    running: int
+    workers: int
+    idle: int = Field(description="Workers without a job.")
+    median_run_s: float | None = Field(description="How long jobs of it ran lately.")
+
+    @classmethod
+    def of(cls, state: QueueState) -> Self:
+        """Make the view of a state."""
+        return cls(
+            name=state.queue,
+            queued=state.queued,
+            running=state.running,
+            workers=state.slots,
+            idle=state.idle,
+            median_run_s=state.median_run_s,
+        )
+
+
+class QueueList(BaseModel):
+    """All queues that have work or workers, by name."""
+
+    items: list[QueueView]
 
 
 class Readiness(BaseModel):
@@ -51,6 +85,20 @@ class Readiness(BaseModel):
 def workers(service: Service) -> WorkerList:
     """Return the slots with what each does and when it was last seen."""
     return WorkerList(items=[WorkerView.model_validate(slot) for slot in service.workers.list()])
+
+
+@router.post("/v1/workers/{worker_id:path}/clear", summary="Let an unhealthy worker take work again")
+def clear(worker_id: str, caller: Caller, service: Service) -> WorkerView:
+    """Take a worker's word back that it is unhealthy, after a person has looked; administrators only."""
+    if not caller.is_admin:
+        raise ForbiddenError("SCOPE_MISSING", "the token lacks the scope 'admin'")
+    return WorkerView.model_validate(service.workers.clear(worker_id))
+
+
+@router.get("/v1/queues", summary="List queues")
+def queues(service: Service) -> QueueList:
+    """Return what waits and runs in each queue of jobs, and the workers it has."""
+    return QueueList(items=[QueueView.of(state) for state in service.jobs.book.queues()])
 
 
 @router.get("/healthz", summary="Tell that the process lives")

@@ -1,4 +1,4 @@
-"""Jobs: submitted, shown, waited for, cancelled."""
+"""Jobs: submitted, listed, shown, waited for; what may be done with one is in `commands`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.access.principal import Caller, owner_filter
-from api.domain.records import JobStatus, Wish
+from api.access.principal import Caller
+from api.domain.records import JobStatus
+from api.jobs import commands
+from api.jobs.commands import IdempotencyKey, answer_submitted
 from api.jobs.schemas import JobPage, JobRequest, JobView
 from api.jobs.waiting import wait_for, wanted_wait_s
 from api.paging import Cursor, Limit, link_next
@@ -16,16 +18,7 @@ from yolocore.spec.config import TrainConfig
 from yolocore.spec.presets import PRESETS
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="The same key gives the same job, however often it is sent.",
-    ),
-]
+router.include_router(commands.router)
 
 
 @router.post("/jobs", status_code=201, summary="Submit a job")
@@ -38,13 +31,7 @@ def submit(
 ) -> JobView:
     """Check a submission against its dataset and architecture, and queue it."""
     submitted = service.jobs.submit(caller, body, key=idempotency_key)
-    service.kick()
-    view = service.jobs.view(submitted.job)
-    response.headers["Location"] = view.links["self"]
-    response.headers["ETag"] = _etag(view)
-    if not submitted.created:
-        response.headers["Idempotent-Replayed"] = "true"
-    return view
+    return answer_submitted(service, submitted, response)
 
 
 @router.get("/jobs", summary="List jobs")
@@ -60,7 +47,7 @@ def list_jobs(
     """Return jobs, newest first."""
     page = service.jobs.list(caller, status=status or [], limit=limit, cursor=cursor)
     link_next(request, response, page.next)
-    return JobPage(items=list(service.jobs.views(page.items)), next=page.next)
+    return JobPage(items=service.jobs.views(page.items), next=page.next)
 
 
 @router.get("/jobs/{job_id}", summary="Show a job, or wait for news of it", response_model=JobView)
@@ -81,7 +68,7 @@ async def show(
 
     def is_news(view: JobView) -> bool:
         if if_none_match is not None:
-            return not _matches(if_none_match, _etag(view))
+            return not _matches(if_none_match, view.etag)
         return view.status.is_final
 
     view = await wait_for(
@@ -90,26 +77,13 @@ async def show(
         wait_s=wait_s,
         stopping=lambda: service.hub.closing,
     )
-    headers = {"ETag": _etag(view), "Cache-Control": "private, no-cache", "Vary": "Prefer"}
+    headers = {"ETag": view.etag, "Cache-Control": "private, no-cache", "Vary": "Prefer"}
     if wait_s:
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-    if if_none_match is not None and _matches(if_none_match, _etag(view)):
+    if if_none_match is not None and _matches(if_none_match, view.etag):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
     return view
-
-
-@router.post(
-    "/jobs/{job_id}/cancel",
-    summary="Cancel a job",
-    responses={202: {"description": "It runs; its worker was told.", "model": JobView}},
-)
-def cancel(job_id: str, response: Response, caller: Caller, service: Service) -> JobView:
-    """Drop a job: at once if it waits, within seconds if it runs (202)."""
-    job = service.jobs.book.cancel(job_id, owner_filter(caller))
-    if job.wish is Wish.CANCEL:
-        response.status_code = 202
-    return service.jobs.view(job)
 
 
 @router.get("/config/schema", summary="Show what a configuration may hold")
@@ -122,10 +96,6 @@ def config_schema() -> dict[str, Any]:
 def presets() -> dict[str, dict[str, float | None]]:
     """Return the published sets a config's `preset` can name."""
     return PRESETS
-
-
-def _etag(view: JobView) -> str:
-    return f'W/"{view.revision}-{view.waiting_reason or view.status.value}"'
 
 
 def _matches(header: str, etag: str) -> bool:

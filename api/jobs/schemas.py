@@ -9,6 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.domain import records, wire
 
 Tag = Annotated[str, Field(min_length=1, max_length=60)]
+Name = Annotated[str, Field(min_length=1, max_length=120)]
+Tags = Annotated[list[Tag], Field(max_length=20)]
+Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher ones of a queue go first.")]
+MaxRuntime = Annotated[
+    int, Field(ge=1, le=31_536_000, description="Seconds of running, over all attempts; empty: as set up.")
+]
+Queue = Annotated[
+    str,
+    Field(
+        pattern=wire.QUEUE_TRAIN_PATTERN,
+        description="Queue of the workers that may run it: train.cpu, or train.g<n> for n GPUs.",
+    ),
+]
 
 
 class JobRequest(BaseModel):
@@ -19,13 +32,39 @@ class JobRequest(BaseModel):
     dataset: str = Field(max_length=80, description="Id of a dataset that is ready or still being ingested.")
     architecture: str = Field(max_length=80, description="Id of an architecture.")
     config: dict[str, Any] = Field(default_factory=dict, description="See /v1/config/schema.")
-    name: str | None = Field(None, min_length=1, max_length=120, description="Made up if absent.")
-    tags: list[Tag] = Field(default_factory=list, max_length=20)
-    queue: str | None = Field(
-        None,
-        pattern=wire.QUEUE_TRAIN_PATTERN,
-        description="Queue of the workers that may run it: train.cpu, or train.g<n> for n GPUs.",
+    name: Name | None = Field(None, description="Made up if absent.")
+    tags: Tags = Field(default_factory=list)
+    queue: Queue | None = None
+    priority: Priority = 0
+    max_runtime_s: MaxRuntime | None = None
+
+
+class RerunRequest(BaseModel):
+    """What is to be different in a rerun; what is absent stays as it was."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str | None = Field(None, max_length=80, description="Id of another dataset.")
+    architecture: str | None = Field(None, max_length=80, description="Id of another architecture.")
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Laid over the configuration of the job, section by section; a preset replaces its hyp.",
     )
+    name: Name | None = None
+    tags: Tags | None = None
+    queue: Queue | None = None
+    priority: Priority | None = None
+    max_runtime_s: MaxRuntime | None = None
+
+
+class JobEdit(BaseModel):
+    """What may be changed of a job until it ends; what is absent stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name | None = None
+    tags: Tags | None = None
+    priority: Priority | None = None
 
 
 class JobView(BaseModel):
@@ -38,7 +77,14 @@ class JobView(BaseModel):
     phase: str | None
     attempt: int
     failures: int
+    preemptions: int
     queue: str
+    priority: int
+    max_runtime_s: int | None
+    ran_s: float = Field(description="Seconds that the attempts ran that have ended.")
+    not_before: float | None = Field(description="When the next attempt may start at the earliest.")
+    parent: str | None = Field(description="The job this one is a rerun of.")
+    simulated: bool = Field(description="No network is trained and no weights will come of it.")
     dataset: str
     architecture: str
     config: dict[str, Any]
@@ -48,7 +94,9 @@ class JobView(BaseModel):
     metrics: dict[str, Any] | None = Field(description="The figures of the last epoch.")
     error: dict[str, Any] | None
     wish: records.Wish | None
-    waiting_reason: str | None = None
+    waiting_reason: records.WaitingReason | None = None
+    queue_position: int | None = Field(None, description="1 is the next of its queue to start.")
+    estimated_start_at: float | None = Field(None, description="From how long jobs of its queue ran lately.")
     worker: str | None
     last_event_id: str | None
     revision: int
@@ -58,8 +106,8 @@ class JobView(BaseModel):
     links: dict[str, str]
 
     @classmethod
-    def of(cls, job: records.Job, *, waiting_reason: str | None = None) -> Self:
-        """Make the view of a row."""
+    def of(cls, job: records.Job, waiting: records.Waiting | None = None) -> Self:
+        """Make the view of a row, and of what it waits for."""
         base = f"/v1/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -69,7 +117,14 @@ class JobView(BaseModel):
             phase=job.phase,
             attempt=job.attempt,
             failures=job.failures,
+            preemptions=job.preemptions,
             queue=job.queue,
+            priority=job.priority,
+            max_runtime_s=job.max_runtime_s,
+            ran_s=job.ran_s,
+            not_before=job.not_before,
+            parent=job.parent_id,
+            simulated=job.simulated,
             dataset=job.dataset_id,
             architecture=job.architecture_id,
             config=dict(job.config),
@@ -79,7 +134,9 @@ class JobView(BaseModel):
             metrics=_dict(job.metrics),
             error=_dict(job.error),
             wish=job.wish,
-            waiting_reason=waiting_reason,
+            waiting_reason=waiting.reason if waiting else None,
+            queue_position=waiting.position if waiting else None,
+            estimated_start_at=waiting.starts_at if waiting else None,
             worker=job.worker,
             last_event_id=job.last_event_id,
             revision=job.revision,
@@ -89,8 +146,15 @@ class JobView(BaseModel):
             links={"self": base, **{name: f"{base}/{name}" for name in _LINKS}},
         )
 
+    @property
+    def etag(self) -> str:
+        """The weak tag of this state: another one as soon as the job or what it waits for is another."""
+        place = "" if self.queue_position is None else f"-{self.queue_position}"
+        return f'W/"{self.revision}-{self.waiting_reason or self.status.value}{place}"'
 
-_LINKS = ("events", "metrics", "transitions", "attempts", "artifacts", "log", "cancel")
+
+_READS = ("events", "metrics", "transitions", "attempts", "artifacts", "log")
+_LINKS = (*_READS, "cancel", "stop", "pause", "activate", "rerun")
 
 
 def _dict(value: records.Json | None) -> dict[str, Any] | None:

@@ -1,14 +1,13 @@
 """What can be done with jobs: check a submission against its dataset and architecture, queue it, show it.
 
-The rules of states are the book's; this file adds what only the spec knows, and what a waiting job waits for.
+The rules of states and what a job waits for are the book's; this file adds what only the spec knows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.access.principal import owner_filter
@@ -17,17 +16,17 @@ from api.domain.architectures import ArchitectureBook
 from api.domain.datasets import DatasetBook
 from api.domain.errors import NotFound
 from api.domain.fleet import WorkerBook
-from api.domain.jobs import WAITING_FOR_DATASET, JobBook, Submitted
+from api.domain.jobs import JobBook, Submitted
 from api.domain.records import Architecture, Dataset, DatasetStatus, Job, JobStatus, NewJob, Page, Principal
 from api.domain.settings import Settings
 from api.errors import ConflictError, UnprocessableError, from_core
-from api.jobs.schemas import JobRequest, JobView
+from api.jobs.schemas import JobRequest, JobView, RerunRequest
 from yolocore.errors import ArchitectureError, ConfigError
 from yolocore.spec.config import TrainConfig, parse_config
 from yolocore.spec.fit import check_fit
 
-_GONE = "gone"
-_SEEN_BEATS = 4
+# Added when keys may already have been used: absent from a fingerprint unless they say something.
+_LATER_FIELDS = ("priority", "max_runtime_s")
 
 
 class JobService:
@@ -46,23 +45,43 @@ class JobService:
         self._architectures = architectures
         self._workers = workers
         self._settings = settings
-        self._snapshots: dict[str, dict[str, Any]] = {}
+        self._shown: dict[str, tuple[Job, dict[str, Any]]] = {}
 
     def submit(self, caller: Principal, request: JobRequest, *, key: str | None) -> Submitted:
         """Queue a job, at most once for a key: what was sent before gives its job, whatever changed since.
 
         Raises UnprocessableError with a pointer for what does not fit, Conflict for an invalid dataset or a
-        key that was used for something else.
+        key that was used for something else, LimitReached for an owner with too many queued jobs.
         """
         fingerprint = _fingerprint(request)
-        if key is not None and (known := self.book.submitted_as(caller.id, key, fingerprint)) is not None:
-            return Submitted(known, created=False)
+        known = self._known(caller.id, key, fingerprint)
+        return known or self._submit(caller.id, request, None, key=key, fingerprint=fingerprint)
+
+    def rerun(self, caller: Principal, job_id: str, edits: RerunRequest, *, key: str | None) -> Submitted:
+        """Queue a job of the same owner that is like another but for the edits.
+
+        Raises NotFound for a job that the caller cannot see, and else as `submit`.
+        """
+        fingerprint = _digest({"rerun": job_id, **edits.model_dump(mode="json", exclude_unset=True)})
+        parent = self.book.get(job_id, owner_filter(caller))
+        known = self._known(parent.owner, key, fingerprint)
+        request = _edited(parent, edits)
+        return known or self._submit(parent.owner, request, parent.id, key=key, fingerprint=fingerprint)
+
+    def _known(self, owner: str, key: str | None, fingerprint: str) -> Submitted | None:
+        if key is None or (job := self.book.submitted_as(owner, key, fingerprint)) is None:
+            return None
+        return Submitted(job, created=False)
+
+    def _submit(
+        self, owner: str, request: JobRequest, parent_id: str | None, *, key: str | None, fingerprint: str
+    ) -> Submitted:
         config = _config(request.config)
-        dataset = self._dataset(caller, request.dataset)
-        architecture = self._architecture(caller, request.architecture)
+        dataset = self._dataset(owner, request.dataset)
+        architecture = self._architecture(owner, request.architecture)
         _check_fit(architecture, dataset, config)
         new = NewJob(
-            owner=caller.id,
+            owner=owner,
             dataset_id=dataset.id,
             architecture_id=architecture.id,
             config=config.model_dump(mode="json"),
@@ -70,12 +89,15 @@ class JobService:
             name=request.name,
             tags=tuple(request.tags),
             queue=request.queue or self._settings.queue,
+            priority=request.priority,
+            parent_id=parent_id,
+            max_runtime_s=request.max_runtime_s,
         )
         return self.book.submit(new, key=key, fingerprint=fingerprint)
 
-    def _dataset(self, caller: Principal, dataset_id: str) -> Dataset:
+    def _dataset(self, owner: str, dataset_id: str) -> Dataset:
         try:
-            dataset = self._datasets.get(dataset_id, caller.id)
+            dataset = self._datasets.get(dataset_id, owner)
         except NotFound as error:
             raise _unknown("/dataset", dataset_id, error) from error
         if dataset.status is DatasetStatus.INVALID:
@@ -86,9 +108,9 @@ class JobService:
             )
         return dataset
 
-    def _architecture(self, caller: Principal, architecture_id: str) -> Architecture:
+    def _architecture(self, owner: str, architecture_id: str) -> Architecture:
         try:
-            return self._architectures.get(architecture_id, caller.id)
+            return self._architectures.get(architecture_id, owner)
         except NotFound as error:
             raise _unknown("/architecture", architecture_id, error) from error
 
@@ -104,26 +126,12 @@ class JobService:
 
     def view(self, job: Job) -> JobView:
         """Make the view of a row, with what it waits for."""
-        return JobView.of(job, waiting_reason=self._waiting_reason(job))
+        return self.views([job])[0]
 
     def views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
-        """Make the views of rows."""
-        return [self.view(job) for job in jobs]
-
-    def _waiting_reason(self, job: Job) -> str | None:
-        if job.status is not JobStatus.QUEUED:
-            return None
-        if job.phase == WAITING_FOR_DATASET:
-            return WAITING_FOR_DATASET
-        now = time.time()
-        if job.not_before is not None and job.not_before > now:
-            return "waiting_to_retry"
-        return "waiting_for_worker" if self._is_served(job.queue, now) else "no_worker"
-
-    def _is_served(self, queue: str, now: float) -> bool:
-        patience_s = max(_SEEN_BEATS * self._settings.heartbeat_s, self._settings.lease_s)
-        slots = (slot for slot in self._workers.list() if slot.queue == queue and slot.state != _GONE)
-        return any(now - slot.seen_at < patience_s for slot in slots)
+        """Make the views of rows; what they wait for is asked once for all."""
+        waiting = self.book.waiting(jobs)
+        return [JobView.of(job, waiting.get(job.id)) for job in jobs]
 
     def snapshot(self, caller: Principal, job_id: str) -> dict[str, Any]:
         """Return the JSON of one, as events carry it; raises NotFound."""
@@ -131,25 +139,70 @@ class JobService:
 
     def current_snapshots(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the JSON of these jobs for the hub, which asks again and again for the same ones."""
-        known = self._snapshots
-        fresh: dict[str, dict[str, Any]] = {}
+        known, found = self._shown, self._current(job_ids)
+        # What a queued job waits for changes with workers and other jobs, not with its own row.
+        again = [
+            job for job in found if known.get(job.id, (None,))[0] != job or job.status is JobStatus.QUEUED
+        ]
+        made = {view.id: view.model_dump(mode="json") for view in self.views(again)}
+        self._shown = {job.id: (job, made[job.id] if job.id in made else known[job.id][1]) for job in found}
+        return {job_id: snapshot for job_id, (_, snapshot) in self._shown.items()}
+
+    def _current(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Return those of these jobs that exist, read again only where they changed."""
+        found: list[Job] = []
         for job_id, revision in self.book.revisions(job_ids).items():
-            snapshot = known.get(job_id)
-            # What a queued job waits for changes with the workers, not with the job's own row.
-            if snapshot is None or snapshot["revision"] != revision or snapshot["status"] == "queued":
-                try:
-                    snapshot = self.view(self.book.get(job_id)).model_dump(mode="json")
-                except NotFound:
-                    continue
-            fresh[job_id] = snapshot
-        self._snapshots = fresh
-        return fresh
+            known = self._shown.get(job_id)
+            try:
+                job = known[0] if known and known[0].revision == revision else self.book.get(job_id)
+            except NotFound:
+                continue
+            found.append(job)
+        return found
 
 
 def _fingerprint(request: JobRequest) -> str:
     """Tell submissions apart by what was asked for, not by what defaults and settings make of it today."""
     asked = request.model_dump(mode="json")
+    for name in _LATER_FIELDS:
+        if asked[name] == JobRequest.model_fields[name].default:
+            del asked[name]
+    return _digest(asked)
+
+
+def _digest(asked: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _edited(job: Job, edits: RerunRequest) -> JobRequest:
+    """Return the submission that makes a job like this one but for the edits."""
+    given = {key: value for key, value in edits.model_dump(exclude={"config"}).items() if value is not None}
+    like = {
+        "dataset": job.dataset_id,
+        "architecture": job.architecture_id,
+        "name": job.name,
+        "tags": list(job.tags),
+        "queue": job.queue,
+        "priority": job.priority,
+        "max_runtime_s": job.max_runtime_s,
+    }
+    # Each part has been checked: of the job when it was submitted, of the edits just now.
+    return JobRequest.model_construct(**{**like, **given, "config": _laid_over(job.config, edits.config)})
+
+
+def _laid_over(config: Mapping[str, Any], edits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with edits, section by section.
+
+    The stored one names every hyperparameter, so that another preset would have no effect unless it replaced
+    them all.
+    """
+    base = {key: value for key, value in config.items() if key != "hyp" or "preset" not in edits}
+    for key, value in edits.items():
+        before = base.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = {**before, **value}
+        base[key] = value
+    return base
 
 
 def _config(values: dict[str, Any]) -> TrainConfig:
