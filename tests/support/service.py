@@ -9,21 +9,25 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import event
 
+from api.domain.architectures import ArchitectureBook
 from api.domain.datasets import DatasetBook
+from api.domain.fleet import WorkerBook
 from api.domain.jobs import JobBook
 from api.domain.records import Claim, DatasetStatus, IngestResult
 from api.domain.settings import Settings
 from api.domain.store import Store, migrate, open_store
 from api.domain.tasks import TaskBook
 from api.domain.tokens import TokenBook
+from api.jobs.service import JobService
 from api.server import make_server
 from tests.support.books import short_settings
 from yolocore.spec.zoo import zoo_text
@@ -86,6 +90,25 @@ class World:
         claim = self.jobs.claim(self.settings.queue, "worker-1", host="here")
         assert claim is not None
         return claim
+
+    def job_service(self) -> JobService:
+        """Return what the API has, over this world's own connection to the book."""
+        datasets, architectures = DatasetBook(self.store), ArchitectureBook(self.store)
+        return JobService(self.jobs, datasets, architectures, WorkerBook(self.store), self.settings)
+
+    def num_queries(self, call: Callable[[], object]) -> int:
+        """Count the questions that a call asks this world's own connection to the book."""
+        asked: list[str] = []
+
+        def note(*arguments: Any) -> None:
+            asked.append(arguments[2])
+
+        event.listen(self.store.engine, "before_cursor_execute", note)
+        try:
+            call()
+        finally:
+            event.remove(self.store.engine, "before_cursor_execute", note)
+        return sum(statement.startswith("SELECT") for statement in asked)
 
     def num_datasets(self) -> int:
         """Count the datasets of everyone."""
@@ -166,6 +189,11 @@ def an_architecture(client: httpx.Client, name: str = "yolov5n", text: str | Non
 def a_job(world: World, client: httpx.Client, **more: Any) -> dict[str, Any]:
     """Submit a job on a new dataset and architecture; return it."""
     body = {"dataset": a_dataset(world, client), "architecture": an_architecture(client), **more}
+    return submitted(client, body)
+
+
+def submitted(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    """Submit a job; return it."""
     answer = client.post("/v1/jobs", json=body)
     assert answer.status_code == 201, answer.text
     return dict(answer.json())
