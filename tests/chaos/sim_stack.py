@@ -443,6 +443,11 @@ class SimStack:
         assert weights["digest"] == final_digest(config, batches)
         return ended.attempt
 
+    def assert_whole_after(self, job: Job, *, watchers: Sequence[Watcher] = ()) -> int:
+        """Wait until a job has ended, and see that it ended well; return its number of attempts."""
+        self.await_state(job.id, FINAL)
+        return self.assert_whole(job, watchers=watchers)
+
     def assert_trail(self, job_id: str) -> None:
         """See that a job's attempts rise by one, and that it ended once."""
         trail = self.transitions(job_id)
