@@ -185,9 +185,19 @@ def test_a_dataset_in_use_stays(library: Library) -> None:
     with pytest.raises(Conflict) as error:
         library.datasets.delete(job.dataset_id, OWNER)
     assert error.value.code == "DATASET_IN_USE"
+    assert error.value.message == f"1 unfinished job needs this dataset: {job.id}"
     library.jobs.cancel(job.id)
     library.datasets.delete(job.dataset_id, OWNER)
     assert library.jobs.get(job.id).dataset_id == job.dataset_id
+
+
+def test_the_jobs_that_need_a_dataset_are_named(library: Library) -> None:
+    jobs = [library.submit() for _ in range(12)]
+    library.jobs.pause(jobs[0].id)
+    with pytest.raises(Conflict) as error:
+        library.datasets.delete(jobs[0].dataset_id, OWNER)
+    names = ", ".join(job.id for job in jobs[:10])
+    assert error.value.message == f"12 unfinished jobs need this dataset: {names} and 2 more"
 
 
 def test_pages(library: Library) -> None:
