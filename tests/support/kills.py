@@ -1,11 +1,13 @@
-"""Runs that are killed at chosen points: `python -m tests.support.kills FOLDER DATA_YAML MODE POINT...`.
+"""Runs that are killed at chosen points: `python -m tests.support.kills FOLDER DATA_YAML`.
 
-Each run happens in a process of its own, forked from one that has only loaded the libraries, and ends by a
-real signal, so that nothing of the program runs after the point. What it wrote is in FOLDER/POINT.
+Reads lines `MODE/POINT` and answers each with the signal that ended its run. Each run happens in a process of
+its own, forked from one that has only loaded the libraries, and ends by a real signal, so that nothing of the
+program runs after the point. What it wrote is in FOLDER/MODE/POINT.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import signal
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 TOLD = "told.txt"  # the checkpoints that were announced, a line each
+LATE = ("torch._dynamo", "torchvision")  # what a run loads when it first needs it, which takes seconds
 MODES: dict[str, tuple[str, bool]] = {  # precision, and whether a thread writes the checkpoints
     "fp32": ("fp32", False),
     "fp16": ("fp16", False),
@@ -116,24 +119,26 @@ def run_and_die(folder: Path, data_yaml: Path, mode: str, killer: Killer) -> Non
     )
 
 
-def main(root: Path, data_yaml: Path, mode: str, points: list[str]) -> int:
-    """Fork a process for every point; return how many of them were not killed."""
-    import yolocore.run  # noqa: F401 - loaded once, before any thread is there
+def kill_one(folder: Path, data_yaml: Path, mode: str, point: str) -> int:
+    """Fork a process that does a run and dies; return the signal that ended it, 0 if none did."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run_and_die(folder, data_yaml, mode, POINTS[point]())
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
-    survivors = 0
-    for point in points:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                run_and_die(root / point, data_yaml, mode, POINTS[point]())
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        if not os.WIFSIGNALED(status):
-            print(f"{mode}: nothing happened {point}", file=sys.stderr)
-            survivors += 1
-    return survivors
+
+def main(root: Path, data_yaml: Path) -> None:
+    """Do what the lines of standard input ask for until they end."""
+    for name in ("yolocore.run", *LATE):  # once, before any thread is there
+        importlib.import_module(name)
+    for line in sys.stdin:
+        mode, point = line.strip().split("/")
+        print(kill_one(root / mode / point, data_yaml, mode, point), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,6 @@ from tests.support.shapes import write_shapes
 from yolocore.train.checkpoint import checkpoints_in, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 140
 WRITING = (
     "in the middle of writing a checkpoint",
     "before a checkpoint gets its name",
@@ -33,7 +33,8 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
     "background": ("in mid-accumulation", *WRITING),
 }
-Folders = Callable[[str], Path]
+Whole = Callable[[str], Path]
+Kill = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def data_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def whole(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The folder of a run that was left in peace, for each mode."""
 
     @cache
@@ -55,25 +56,27 @@ def whole(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 @pytest.fixture(scope="module")
-def killed(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """The folders of runs that were killed, by point, for each mode."""
+def killed(data_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kill]:
+    """Kills a run of a mode at a point, once, and returns its folder."""
+    root = tmp_path_factory.mktemp("killed")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.kills", str(root), str(data_yaml)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
 
-    @cache
-    def kill(mode: str) -> Path:
-        root = tmp_path_factory.mktemp("killed")
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.kills", str(root), str(data_yaml), mode, *CASES[mode]],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return root
+        @cache
+        def kill(mode: str, point: str) -> Path:
+            assert program.stdin is not None and program.stdout is not None
+            program.stdin.write(f"{mode}/{point}\n")
+            program.stdin.flush()
+            assert int(program.stdout.readline()) in (signal.SIGKILL, signal.SIGXFSZ)
+            return root / mode / point
 
-    return kill
+        yield kill
 
 
 def go_on(folder: Path, data_yaml: Path, mode: str, checkpoint: Path | None) -> None:
@@ -91,9 +94,9 @@ def assert_same_end(folder: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize(("mode", "point"), [(mode, point) for mode in CASES for point in CASES[mode]])
 def test_a_run_killed_anywhere_ends_with_the_same_weights(
-    killed: Folders, whole: Folders, data_yaml: Path, tmp_path: Path, mode: str, point: str
+    killed: Kill, whole: Whole, data_yaml: Path, tmp_path: Path, mode: str, point: str
 ) -> None:
-    folder = Path(shutil.copytree(killed(mode) / point, tmp_path / "run"))
+    folder = Path(shutil.copytree(killed(mode, point), tmp_path / "run"))
     found = checkpoints_in(folder / "checkpoints")
     assert bool(found) == (point != "in the first batch")
     go_on(folder, data_yaml, mode, found[-1] if found else None)
@@ -103,9 +106,9 @@ def test_a_run_killed_anywhere_ends_with_the_same_weights(
 
 @pytest.mark.parametrize("mode", ["fp32", "background"])
 def test_a_checkpoint_nobody_was_told_of_does_no_harm(
-    killed: Folders, whole: Folders, data_yaml: Path, tmp_path: Path, mode: str
+    killed: Kill, whole: Whole, data_yaml: Path, tmp_path: Path, mode: str
 ) -> None:
-    folder = Path(shutil.copytree(killed(mode) / "before a checkpoint is told", tmp_path / "run"))
+    folder = Path(shutil.copytree(killed(mode, "before a checkpoint is told"), tmp_path / "run"))
     told = [folder / line for line in (folder / TOLD).read_text().splitlines()]
     found = checkpoints_in(folder / "checkpoints")
     assert found[:-1] == told  # it is there, whole, but the supervisor knows only the one before
@@ -114,17 +117,14 @@ def test_a_checkpoint_nobody_was_told_of_does_no_harm(
 
 
 @pytest.mark.parametrize("mode", ["fp32", "fp16"])
-def test_the_points_are_what_they_are_called(killed: Folders, mode: str) -> None:
-    root = killed(mode)
-    unstepped = load_checkpoint(newest_checkpoint(root / "in mid-accumulation"))
+def test_the_points_are_what_they_are_called(killed: Kill, mode: str) -> None:
+    unstepped = load_checkpoint(newest_checkpoint(killed(mode, "in mid-accumulation")))
     assert unstepped.gradients and unstepped.position.last_step < 8
     assert bool(unstepped.scaler) == (mode == "fp16")
-    validating = load_checkpoint(newest_checkpoint(root / "in validation"))
+    validating = load_checkpoint(newest_checkpoint(killed(mode, "in validation")))
     assert (validating.position.epoch, validating.position.phase) == (1, "validate")
 
 
-def test_half_a_checkpoint_and_one_without_its_name_are_what_they_are_called(killed: Folders) -> None:
-    sizes = [
-        part.stat().st_size for point in WRITING[:2] for part in (killed("fp32") / point).rglob("*.part")
-    ]
+def test_half_a_checkpoint_and_one_without_its_name_are_what_they_are_called(killed: Kill) -> None:
+    sizes = [part.stat().st_size for point in WRITING[:2] for part in (killed("fp32", point)).rglob("*.part")]
     assert sizes[0] == 20_000 < sizes[1]
