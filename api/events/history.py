@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,23 +25,35 @@ LAST = EventId(10**17, 10**17)
 JOURNAL_NAME = "events.jsonl"
 _PAGE = 500
 _CONNECTIONS = 6
+# Between two batches lie at most a few lines of an epoch's end.
+_LOOK_BACK = 16
 _SEQ = re.compile(rb'\{"v":\d+,"seq":(\d+),')
 
 
-@dataclass(frozen=True, slots=True)
 class WireEvent:
-    """An event ready to be sent: its id, its type and its one-line JSON."""
+    """An event ready to be sent: its id, type and values, and their one-line JSON, made when asked for."""
 
-    id: EventId
-    type: str
-    data: str
+    __slots__ = ("_data", "id", "type", "values")
+
+    def __init__(self, event_id: EventId, values: Mapping[str, Any]) -> None:
+        self.id = event_id
+        self.type = str(values["type"])
+        self.values = values
+        self._data: str | None = None
+
+    @property
+    def data(self) -> str:
+        """The JSON; made once for all who send it."""
+        if self._data is None:
+            self._data = wire.dumps(self.values)
+        return self._data
 
 
 def _from_stream(stream_id: bytes, fields: Mapping[bytes, bytes]) -> WireEvent | None:
     """Read an entry; None for one that is no event."""
     try:
-        event = wire.stream_event(fields)
-        return WireEvent(EventId.parse(stream_id.decode()), str(event["type"]), wire.dumps(event))
+        event = WireEvent(EventId.parse(stream_id.decode()), wire.stream_event(fields))
+        return event if event.data else None
     except (wire.WireError, ValueError):
         return None
 
@@ -95,6 +107,19 @@ class LiveStreams:
             found.append((keys[key.decode()], entries[-1][0].decode(), events))
         return found
 
+    async def latest(self, jobs: Sequence[str], kind: str) -> dict[str, WireEvent]:
+        """Return the last event of a type of each job, where it is among the last few of its stream."""
+        pipeline = self._client.pipeline(transaction=False)
+        for job in jobs:
+            pipeline.xrevrange(wire.events_key(job), count=_LOOK_BACK)
+        found = {}
+        for job, entries in zip(jobs, await pipeline.execute(), strict=True):
+            events = (_from_stream(*entry) for entry in entries)
+            event = next((one for one in events if one is not None and one.type == kind), None)
+            if event is not None:
+                found[job] = event
+        return found
+
     async def range(self, job: str, after: EventId, until: EventId) -> AsyncIterator[WireEvent]:
         """Give the events with after < id < until that the stream still has."""
         position = after
@@ -128,8 +153,14 @@ class Journals:
         found = [path.parent.name for path in self._folder.glob(f"*/{JOURNAL_NAME}")]
         return sorted({*(int(name) for name in found if name.isdigit()), *self._archived})
 
-    def page(self, attempt: int, after_seq: int, until: EventId) -> list[WireEvent]:
-        """Return the next events of one attempt, a page at most; a line that is still growing is left out."""
+    def page(
+        self, attempt: int, after_seq: int, until: EventId, *, kind: str | None = None
+    ) -> list[WireEvent]:
+        """Return the next events of one attempt, of all types or of one.
+
+        A full page says that there may be more; a line that is still growing is left out.
+        """
+        wanted = b"" if kind is None else f'"type":"{kind}"'.encode()
         seq, offset = self._read.get(attempt, (0, 0))
         if seq > after_seq:
             seq, offset = 0, 0
@@ -147,7 +178,9 @@ class Journals:
                 if EventId(attempt, seq) >= until:
                     break
                 offset += len(line)
-                if seq > after_seq and (event := self._decode(line, attempt)) is not None:
+                is_wanted = seq > after_seq and wanted in line
+                event = self._decode(line, attempt, to_send=kind is None) if is_wanted else None
+                if event is not None and kind in (None, event.type):
                     events.append(event)
                 self._read[attempt] = (seq, offset)
         return events
@@ -165,10 +198,12 @@ class Journals:
         match = _SEQ.match(line)
         return int(match[1]) if match else before
 
-    def _decode(self, line: bytes, attempt: int) -> WireEvent | None:
+    def _decode(self, line: bytes, attempt: int, *, to_send: bool) -> WireEvent | None:
         try:
-            event = wire.journal_event(line, job_id=self._job, attempt=attempt)
-            return WireEvent(EventId.parse(event["id"]), str(event["type"]), wire.dumps(event))
+            values = wire.journal_event(line, job_id=self._job, attempt=attempt)
+            event = WireEvent(EventId.parse(values["id"]), values)
+            # Here, in a thread, rather than where the watchers are served.
+            return event if not to_send or event.data else None
         except (wire.WireError, ValueError):
             # A line torn by a crash; its attempt went no further.
             return None
@@ -188,33 +223,47 @@ class History:
         self._streams = streams
         self._job = job
 
-    async def between(self, after: EventId, until: EventId = LAST) -> AsyncGenerator[WireEvent]:
-        """Give the events with after < id < until: of each attempt the journal, then what the stream adds."""
+    async def between(
+        self, after: EventId, until: EventId = LAST, *, kind: str | None = None
+    ) -> AsyncGenerator[WireEvent]:
+        """Give the events with after < id < until: of each attempt the journal, then what the stream adds.
+
+        With a `kind` only those of that type.
+        """
         last = after
         for attempt in await anyio.to_thread.run_sync(self._journals.attempts):
             if not after.attempt <= attempt <= until.attempt:
                 continue
-            async for event in self._from_stream(last, min(EventId(attempt, 0), until)):
+            async for event in self._from_stream(last, min(EventId(attempt, 0), until), kind):
                 yield event
                 last = event.id
-            async for event in self._from_journal(attempt, last, until):
+            async for event in self._from_journal(attempt, last, until, kind):
                 yield event
                 last = event.id
-        async for event in self._from_stream(last, until):
+        async for event in self._from_stream(last, until, kind):
             yield event
 
-    async def _from_journal(self, attempt: int, after: EventId, until: EventId) -> AsyncIterator[WireEvent]:
+    async def _from_journal(
+        self, attempt: int, after: EventId, until: EventId, kind: str | None
+    ) -> AsyncIterator[WireEvent]:
         seq = after.seq if after.attempt == attempt else 0
-        while events := await anyio.to_thread.run_sync(self._journals.page, attempt, seq, until):
+        while True:
+            read = partial(self._journals.page, attempt, seq, until, kind=kind)
+            events = await anyio.to_thread.run_sync(read)
             for event in events:
                 yield event
+            if len(events) < _PAGE:
+                return
             seq = events[-1].id.seq
 
-    async def _from_stream(self, after: EventId, until: EventId) -> AsyncIterator[WireEvent]:
+    async def _from_stream(
+        self, after: EventId, until: EventId, kind: str | None
+    ) -> AsyncIterator[WireEvent]:
         if not self._streams.up or EventId(after.attempt, after.seq + 1) >= until:
             return
         try:
             async for event in self._streams.range(self._job, after, until):
-                yield event
+                if kind in (None, event.type):
+                    yield event
         except (RedisError, OSError):
             return

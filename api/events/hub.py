@@ -21,15 +21,13 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from api.domain.errors import StoreUnavailable
+from api.events.figures import Snapshot, with_batch
 from api.events.history import LiveStreams, WireEvent
 
 log = logging.getLogger("trainshed.events")
 
 _IDLE_S = 1.0
 _CANCEL_AGAIN_S = 0.1
-
-Snapshot = Mapping[str, Any]
-"""The public JSON of a job; it has at least status, attempt and revision."""
 
 ReadSnapshots = Callable[[Sequence[str]], Mapping[str, Snapshot]]
 """Blocking: the current snapshots of these jobs; jobs that are gone are left out."""
@@ -100,11 +98,16 @@ class _Channel:
     subscriptions: set[Subscription] = field(default_factory=set)
     cursor: str | None = None
     shown: Any = None
+    latest: WireEvent | None = None
     heard_at: float = field(default_factory=time.monotonic)
 
     @property
     def live(self) -> bool:
         return any(item.live for item in self.subscriptions)
+
+    @property
+    def listed(self) -> bool:
+        return any(not item.live for item in self.subscriptions)
 
 
 class Hub:
@@ -255,18 +258,42 @@ class Hub:
         except StoreUnavailable as error:
             log.warning("the book does not answer: %s", error)
             return
-        self._offer_changes(snapshots)
+        self._offer_changes(snapshots, await self._latest_batches(snapshots))
 
-    def _offer_changes(self, snapshots: Mapping[str, Snapshot]) -> None:
+    async def _latest_batches(self, snapshots: Mapping[str, Snapshot]) -> Mapping[str, WireEvent]:
+        """Return the last batch of each running job of a list: one look for all of them."""
+        jobs = [
+            job
+            for job, snapshot in snapshots.items()
+            if snapshot["status"] == "running" and job in self._channels and self._channels[job].listed
+        ]
+        if not jobs or not self.streams.up:
+            return {}
+        try:
+            return await self.streams.latest(jobs, "batch")
+        except (RedisError, OSError):
+            return {}
+
+    def freshened(self, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot with the figures of the last batch seen of its job, if they are newer."""
+        channel = self._channels.get(str(snapshot["id"]))
+        return with_batch(snapshot, channel.latest if channel is not None else None)
+
+    def _offer_changes(self, snapshots: Mapping[str, Snapshot], latest: Mapping[str, WireEvent]) -> None:
         for job, snapshot in snapshots.items():
             channel = self._channels.get(job)
             if channel is None:
                 continue
             shown = (snapshot["revision"], snapshot.get("waiting_reason"))
-            if shown != channel.shown:
-                channel.shown = shown
-                for subscription in channel.subscriptions:
+            batch = latest.get(job, channel.latest)
+            is_changed = shown != channel.shown
+            is_further = batch is not None and (channel.latest is None or batch.id != channel.latest.id)
+            channel.shown, channel.latest = shown, batch
+            for subscription in channel.subscriptions:
+                if is_changed and subscription.live:
                     subscription.offer(Changed(snapshot))
+                elif (is_changed or is_further) and not subscription.live:
+                    subscription.offer(Changed(with_batch(snapshot, batch)))
             if snapshot["status"] == "running" and self._is_quiet(channel):
                 self._offer_look([channel])
 

@@ -13,14 +13,15 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.access.principal import Caller, owner_filter
-from api.domain.records import Principal
+from api.access.principal import Caller
 from api.domain.wire import EventId, WireError
 from api.errors import UnprocessableError
-from api.events.history import FIRST, JOURNAL_NAME, History
-from api.events.hub import Snapshot, Subscription
+from api.events.figures import Snapshot
+from api.events.history import FIRST
+from api.events.hub import Subscription
+from api.events.opening import history_of
 from api.events.stream import PING, Frame, JobWatch, is_read_up, list_frames
-from api.services import Service, Services
+from api.services import Service
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -64,21 +65,13 @@ async def _open_job(
 ) -> AsyncIterator[_JobStream]:
     read = service.jobs.snapshot
     snapshot = await anyio.to_thread.run_sync(read, caller, job_id)
-    history = await anyio.to_thread.run_sync(_history, service, caller, job_id)
+    history = await anyio.to_thread.run_sync(history_of, service, caller, job_id)
     if last is not None and await is_read_up(history, snapshot, last):
         raise AlreadyReadError
     async with service.hub.subscribe([job_id]) as subscription:
         # Read again: whatever changed before the subscription is in here, whatever comes after is offered.
         snapshot = await anyio.to_thread.run_sync(read, caller, job_id)
         yield _JobStream(JobWatch(history, snapshot, last or FIRST), subscription)
-
-
-def _history(service: Services, caller: Principal, job_id: str) -> History:
-    """Return a job's history; where attempts archived their journals is asked once, at the start."""
-    logs = service.jobs.book.logs(job_id, JOURNAL_NAME, owner_filter(caller))
-    archived = {attempt: service.blobs.path(log.sha256) for attempt, log in logs.items()}
-    folder = service.settings.jobs_dir / job_id / "attempts"
-    return History(folder, job_id, service.hub.streams, archived)
 
 
 @router.get(
@@ -99,15 +92,18 @@ async def _open_list(
 ) -> AsyncIterator[_ListStream]:
     jobs = list(dict.fromkeys(job))
     async with service.hub.subscribe(jobs, live=False) as subscription:
-        snapshots = [await anyio.to_thread.run_sync(service.jobs.snapshot, caller, job_id) for job_id in jobs]
-        yield _ListStream(snapshots, subscription)
+        found = [await anyio.to_thread.run_sync(service.jobs.snapshot, caller, job_id) for job_id in jobs]
+        yield _ListStream([service.hub.freshened(snapshot) for snapshot in found], subscription)
 
 
 @router.get("/events", response_class=EventSourceResponse, summary="Follow the state of several jobs")
 async def list_events(
     stream: Annotated[_ListStream, Depends(_open_list)], service: Service
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send the snapshots of these jobs, and again each that changes, at most once a second."""
+    """Send the snapshots of these jobs, and again each whose state or figures change, at most once a second.
+
+    While a job runs, its `progress` is as fresh as its event stream.
+    """
     ping_s = service.settings.sse_ping_s
     async for frame in list_frames(stream.subscription, stream.snapshots, ping_s=ping_s):
         yield _encode(frame)

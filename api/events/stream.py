@@ -12,8 +12,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from api.domain.wire import EventId
+from api.events.figures import Snapshot
 from api.events.history import LAST, History, WireEvent
-from api.events.hub import Changed, Closing, Item, Lagged, Look, Snapshot, Subscription
+from api.events.hub import Changed, Closing, Item, Lagged, Look, Subscription
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _SHOWN = ("status", "attempt", "wish", "error", "waiting_reason")
@@ -102,6 +103,7 @@ async def list_frames(
     subscription: Subscription, snapshots: Sequence[Snapshot], *, ping_s: float
 ) -> AsyncIterator[Frame]:
     """Tell the snapshots of several jobs, and again each that changed, at the pace the book is polled."""
+    told = {str(snapshot["id"]): snapshot for snapshot in snapshots}
     for snapshot in snapshots:
         yield Frame("job", snapshot)
     while True:
@@ -110,7 +112,9 @@ async def list_frames(
             case None:
                 yield PING
             case Changed(snapshot):
-                yield Frame("job", snapshot)
+                if snapshot != told.get(str(snapshot["id"])):
+                    told[str(snapshot["id"])] = snapshot
+                    yield Frame("job", snapshot)
             case Lagged():
                 yield Frame("lagged", {})
                 return

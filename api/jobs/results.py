@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from api.access.principal import Caller, owner_filter
-from api.domain.records import Principal
+from api.domain.records import EpochRow, Principal
 from api.errors import RangeUnsatisfiableError
+from api.events.history import History
+from api.events.opening import history_of
+from api.jobs.batches import (
+    Batch,
+    BatchList,
+    BatchView,
+    counting_batches,
+    loss_figures,
+    thinned_batches,
+)
 from api.jobs.files import parse_range, send_file
+from api.jobs.sampling import thin
 from api.jobs.schemas import (
     ArtifactList,
     ArtifactView,
@@ -22,7 +36,7 @@ from api.jobs.schemas import (
     TransitionList,
     TransitionView,
 )
-from api.jobs.table import results_csv
+from api.jobs.table import BATCH_COLUMNS, batch_line, results_csv, table_head
 from api.services import Service, Services
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
@@ -39,37 +53,89 @@ _PLAIN: dict[int | str, dict[str, Any]] = {
 }
 
 
+MaxPoints = Annotated[
+    int | None,
+    Query(ge=2, le=100_000, description="Thin out to so many points at most; ends and extremes are kept."),
+]
+_DEFAULT_BATCHES = 2000
+_LINES_AT_ONCE = 500
+_EPOCH_FIGURES = ("fitness", "map50_95", "map50", "precision", "recall")
+_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+
+
 @router.get("/metrics", summary="Show the figures of every epoch")
-def metrics(
-    job_id: str,
-    caller: Caller,
-    service: Service,
-    max_points: Annotated[int | None, Query(ge=2, le=100_000, description="Thin out to this many.")] = None,
-) -> EpochList:
+def metrics(job_id: str, caller: Caller, service: Service, max_points: MaxPoints = None) -> EpochList:
     """Return the epochs that count, in order."""
-    rows = service.jobs.book.epochs(job_id, owner_filter(caller))
-    return EpochList(items=[EpochView.of(rows[index]) for index in thinned(len(rows), max_points)])
+    rows = _epochs(service, caller, job_id, max_points)
+    return EpochList(items=[EpochView.of(row) for row in rows])
 
 
-def thinned(count: int, most: int | None) -> list[int]:
-    """Return the indices of at most `most` of `count` things, evenly spread, first and last among them."""
-    if most is None or count <= most:
-        return list(range(count))
-    return [round(step * (count - 1) / (most - 1)) for step in range(most)]
-
-
-@router.get(
-    "/metrics.csv",
-    summary="The same as results.csv",
-    response_class=Response,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
-)
-def metrics_csv(job_id: str, caller: Caller, service: Service) -> Response:
+@router.get("/metrics.csv", summary="The same as results.csv", response_class=Response, responses=_CSV)
+def metrics_csv(job_id: str, caller: Caller, service: Service, max_points: MaxPoints = None) -> Response:
     """Return the epochs in the columns of YOLOv5's results.csv."""
-    rows = service.jobs.book.epochs(job_id, owner_filter(caller))
+    rows = _epochs(service, caller, job_id, max_points)
     text = results_csv((row.epoch, row.values) for row in rows)
-    headers = {"Content-Disposition": f'attachment; filename="{job_id}-results.csv"'}
-    return Response(text, media_type="text/csv", headers=headers)
+    return Response(text, media_type="text/csv", headers=_saved_as(f"{job_id}-results.csv"))
+
+
+def _epochs(service: Services, caller: Principal, job_id: str, max_points: int | None) -> list[EpochRow]:
+    return thin(service.jobs.book.epochs(job_id, owner_filter(caller)), max_points, _epoch_figures)
+
+
+def _epoch_figures(row: EpochRow) -> list[float | None]:
+    """Return the figures whose extremes are kept, the one that is drawn out in buckets first."""
+    train, val = loss_figures(row.values.get("train")), loss_figures(row.values.get("val"))
+    return [train[0], *(row.values.get(name) for name in _EPOCH_FIGURES), *val, *train[1:]]
+
+
+@router.get("/metrics/batches", summary="Show the losses batch by batch")
+async def batches(
+    job_id: str, caller: Caller, service: Service, max_points: MaxPoints = _DEFAULT_BATCHES
+) -> BatchList:
+    """Return the batches that count, in order, over all attempts; at most 2,000 unless told otherwise."""
+    history, numbers = await anyio.to_thread.run_sync(_batch_history, service, caller, job_id)
+    points, count = await thinned_batches(history, numbers, max_points or _DEFAULT_BATCHES)
+    return BatchList(items=[BatchView.model_validate(point) for point in points], count=count)
+
+
+@router.get("/metrics/batches.csv", summary="The same as a table", response_class=Response, responses=_CSV)
+async def batches_csv(
+    job_id: str, caller: Caller, service: Service, max_points: MaxPoints = None
+) -> Response:
+    """Return the batches that count, all unless told otherwise, under the names of results.csv's columns."""
+    history, numbers = await anyio.to_thread.run_sync(_batch_history, service, caller, job_id)
+    if max_points is None:
+        lines = _batch_lines(counting_batches(history, numbers))
+    else:
+        points, _ = await thinned_batches(history, numbers, max_points)
+        lines = _batch_lines(_each(points))
+    return StreamingResponse(lines, media_type="text/csv", headers=_saved_as(f"{job_id}-batches.csv"))
+
+
+def _batch_history(service: Services, caller: Principal, job_id: str) -> tuple[History, list[int]]:
+    attempts = service.jobs.book.attempts(job_id, owner_filter(caller))
+    return history_of(service, caller, job_id), [attempt.attempt for attempt in attempts]
+
+
+async def _each(points: Sequence[Batch]) -> AsyncGenerator[Batch]:
+    for point in points:
+        yield point
+
+
+async def _batch_lines(batches: AsyncGenerator[Batch]) -> AsyncIterator[str]:
+    """Give the table in pieces of some lines each."""
+    lines = [table_head(BATCH_COLUMNS)]
+    async with aclosing(batches):
+        async for batch in batches:
+            lines.append(batch_line(batch))
+            if len(lines) >= _LINES_AT_ONCE:
+                yield "".join(lines)
+                lines = []
+    yield "".join(lines)
+
+
+def _saved_as(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
 @router.get("/transitions", summary="Show the audit trail")

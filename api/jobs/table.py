@@ -1,8 +1,10 @@
-"""Epoch rows as the reference's results.csv, so that scripts that read the one read the other."""
+"""Epochs and batches as tables in the layout of the reference's results.csv and, where it has one, its names.
+
+So scripts that read the one read the other.
+"""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +20,14 @@ COLUMNS = (
     "metrics/mAP_0.5:0.95",
     *(f"val/{part}_loss" for part in _LOSSES),
     *(f"x/lr{group}" for group in range(3)),
+)
+
+BATCH_COLUMNS = (
+    "epoch",
+    "batch",
+    *(f"train/{part}_loss" for part in _LOSSES),
+    *(f"x/lr{group}" for group in range(3)),
+    "images_per_s",
 )
 
 
@@ -38,9 +48,22 @@ def _number(value: float | None) -> str:
 
 def results_csv(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> str:
     """Return the table: fields right-aligned to 20 characters, numbers with five significant digits."""
-    out = io.StringIO()
-    out.write(",".join(f"{name:>{_WIDTH}}" for name in COLUMNS) + "\n")
-    for epoch, values in rows:
-        cells = [str(epoch), *(_number(value) for value in figures(values))]
-        out.write(",".join(f"{cell:>{_WIDTH}}" for cell in cells) + "\n")
-    return out.getvalue()
+    lines = [table_head(COLUMNS)]
+    lines += [_line([str(epoch), *map(_number, figures(values))]) for epoch, values in rows]
+    return "".join(lines)
+
+
+def table_head(columns: Iterable[str]) -> str:
+    """Return the first line of a table."""
+    return _line(columns)
+
+
+def batch_line(batch: Mapping[str, Any]) -> str:
+    """Return the line of a batch event in the order of BATCH_COLUMNS."""
+    rates = list(batch.get("lr") or [])
+    numbers = [*_losses(batch.get("loss")), *(rates + [None] * 3)[:3], batch.get("images_per_s")]
+    return _line([str(batch["epoch"]), str(batch["batch"]), *map(_number, numbers)])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return ",".join(f"{cell:>{_WIDTH}}" for cell in cells) + "\n"

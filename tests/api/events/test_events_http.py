@@ -201,6 +201,51 @@ def test_lists_are_told_what_changes(live_world: World) -> None:
         assert all(item.id is None for item in follower.got)
 
 
+def test_lists_show_figures_as_fresh_as_the_stream(live_world: World, valkey: ValkeyProcess) -> None:
+    """The row is not touched: what is told comes from the stream, once a second however fast batches come."""
+    world = live_world
+    with client_of(world) as client, valkey.client() as redis:
+        until(lambda: client.get("/readyz").json()["checks"]["redis"] == "ok")
+        job = a_job(world, client)
+        again = {"dataset": job["dataset"], "architecture": job["architecture"]}
+        other = client.post("/v1/jobs", json=again).json()
+        claim = world.claim()
+        world.jobs.record_progress(job["id"], claim.attempt, {"epoch": 0, "batch": 0, "eta_s": 7.5})
+        revision = client.get(job["links"]["self"]).json()["revision"]
+        run = RunOnDisk(world.settings.jobs_dir, job["id"])
+        url = f"/v1/events?job={job['id']}&job={other['id']}"
+        follower = Follower(client, url)
+        until(lambda: len(follower.got) >= 2)
+        began = time.monotonic()
+        for seq in range(1, 41):
+            run.ship(redis, 1, range(seq, seq + 1), type="batch", epoch=2, batch=seq, batches=99, lr=[0.1])
+            time.sleep(0.05)
+        until(lambda: follower.got[-1].data["progress"].get("batch") == 40)
+        told = [item.data for item in follower.got if item.data["id"] == job["id"]]
+        assert told[-1]["progress"] == {
+            "epoch": 2,
+            "batch": 40,
+            "batches": 99,
+            "loss": None,
+            "lr": [0.1],
+            "images_per_s": None,
+            "eta_s": 7.5,
+        }
+        assert {item["revision"] for item in told} == {revision}
+        assert len(told) <= 2 + (time.monotonic() - began)
+        run.ship(redis, 1, range(41, 44))
+        late = Follower(client, url)
+        until(lambda: len(late.got) >= 2)
+        assert late.got[0].data["progress"]["batch"] == 40, "who comes later is told the same"
+        assert all(item.id is None for item in [*follower.got, *late.got])
+        follower.leave_after_next()
+        late.leave_after_next()
+        world.jobs.fail(job["id"], claim.attempt, Failure(FailureCode.CONFIG_INVALID, "no"))
+        follower.join()
+        late.join()
+        assert follower.got[-1].data["status"] == "failed"
+
+
 def test_silence_is_broken_by_comments(tmp_path: Path) -> None:
     with new_world(tmp_path, sse_ping_s=0.1) as world, client_of(world) as client:
         job = a_job(world, client)

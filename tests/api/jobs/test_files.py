@@ -6,8 +6,7 @@ import pytest
 
 from api.errors import RangeUnsatisfiableError
 from api.jobs.files import parse_range
-from api.jobs.results import thinned
-from api.jobs.table import COLUMNS, results_csv
+from api.jobs.table import BATCH_COLUMNS, COLUMNS, batch_line, results_csv, table_head
 from api.jobs.waiting import wanted_wait_s
 
 
@@ -58,12 +57,19 @@ def test_the_table_is_laid_out_as_the_reference_does() -> None:
     assert [cell.strip() for cell in lines[1].split(",")] == expected.split()
 
 
-@pytest.mark.parametrize(
-    ("count", "most", "indices"),
-    [(3, None, [0, 1, 2]), (3, 5, [0, 1, 2]), (10, 2, [0, 9]), (11, 3, [0, 5, 10]), (0, 2, [])],
-)
-def test_thinning_keeps_the_ends(count: int, most: int | None, indices: list[int]) -> None:
-    assert thinned(count, most) == indices
+def test_batches_are_laid_out_likewise() -> None:
+    batch = {
+        "epoch": 2,
+        "batch": 7,
+        "loss": {"box": 0.25, "obj": None, "cls": 1e-9},
+        "lr": [0.1],
+        "images_per_s": 41.25,
+    }
+    head, line = (text.rstrip("\n").split(",") for text in (table_head(BATCH_COLUMNS), batch_line(batch)))
+    assert all(len(cell) == 20 for cell in [*head, *line])
+    expected = "2 7 0.25 nan 1e-09 0.1 nan nan 41.25"
+    assert {cell.strip() for cell in head} - set(COLUMNS) == {"batch", "images_per_s"}
+    assert [cell.strip() for cell in line] == expected.split()
 
 
 @pytest.mark.parametrize(
