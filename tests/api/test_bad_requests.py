@@ -50,7 +50,53 @@ CASES = [
     Bad("unknown job's events", "GET", "/v1/jobs/job_0/events", 404, "JOB_NOT_FOUND"),
     Bad("unknown job in a list", "GET", "/v1/events?job=job_0", 404, "JOB_NOT_FOUND"),
     Bad("unknown job's artifacts", "GET", "/v1/jobs/job_0/artifacts/best.pt", 404, "JOB_NOT_FOUND"),
-    Bad("unknown job cancelled", "POST", "/v1/jobs/job_0/cancel", 404, "JOB_NOT_FOUND"),
+    *(
+        Bad(f"unknown job: {verb}", "POST", f"/v1/jobs/job_0/{verb}", 404, "JOB_NOT_FOUND")
+        for verb in ("cancel", "stop", "pause", "activate", "rerun")
+    ),
+    Bad("unknown job edited", "PATCH", "/v1/jobs/job_0", 404, "JOB_NOT_FOUND"),
+    Bad("unknown job deleted", "DELETE", "/v1/jobs/job_0", 404, "JOB_NOT_FOUND"),
+    Bad("unknown wish", "POST", "/v1/jobs/job_0/explode", 404, "NOT_FOUND"),
+    Bad("wish by another method", "GET", "/v1/jobs/job_0/stop", 405, "METHOD_NOT_ALLOWED"),
+    *(
+        Bad(
+            f"edit of {field!r}",
+            "PATCH",
+            "/v1/jobs/job_0",
+            422,
+            "REQUEST_INVALID",
+            {"pointer": f"/{field}"},
+            {"json": {field: value}},
+        )
+        for field, value in {
+            "priority": 1001,
+            "name": "",
+            "tags": "x",
+            "status": "succeeded",
+            "queue": "train.cpu",
+        }.items()
+    ),
+    Bad("edit that is a list", "PATCH", "/v1/jobs/job_0", 422, "REQUEST_INVALID", {}, {"json": []}),
+    *(
+        Bad(
+            f"submission with {field} {value!r}",
+            "POST",
+            "/v1/jobs",
+            422,
+            "REQUEST_INVALID",
+            {"pointer": f"/{field}"},
+            {"json": {"dataset": "d", "architecture": "a", field: value}},
+        )
+        for field, value in (
+            ("priority", -1001),
+            ("priority", 0.5),
+            ("max_runtime_s", 0),
+            ("max_runtime_s", 10**12),
+            ("parent", "job_0"),
+            ("simulated", True),
+        )
+    ),
+    Bad("unknown worker cleared", "POST", "/v1/workers/h/train.cpu/0/clear", 404, "WORKER_NOT_FOUND"),
     Bad("unknown dataset", "GET", "/v1/datasets/ds_0", 404, "DATASET_NOT_FOUND"),
     Bad("unknown dataset's problems", "GET", "/v1/datasets/ds_0/problems", 404, "DATASET_NOT_FOUND"),
     Bad("unknown dataset deleted", "DELETE", "/v1/datasets/ds_0", 404, "DATASET_NOT_FOUND"),

@@ -26,7 +26,7 @@ from api.domain.blobs import Blob
 from api.domain.datasets import DatasetBook
 from api.domain.fleet import WorkerBook
 from api.loops.nudges import MemoryNudges
-from tests.support.service import World, client_of, new_world, on_port
+from tests.support.service import World, a_job, client_of, new_world, on_port, submitted
 from tests.support.shared import ROOT
 from tests.support.valkey import running_valkey
 
@@ -128,6 +128,43 @@ def test_workers_are_listed(world: World, client: httpx.Client) -> None:
     WorkerBook(world.store).announce("w1", queue="train.cpu", host="here", pid=7, version="1")
     (worker,) = client.get("/v1/workers").json()["items"]
     assert (worker["id"], worker["state"], worker["host"]) == ("w1", "idle", "here")
+
+
+def test_an_unhealthy_worker_says_why_until_a_person_has_looked(world: World, client: httpx.Client) -> None:
+    book, slot = WorkerBook(world.store), {"queue": "train.g1", "host": "h", "pid": 7, "version": "1"}
+    book.announce("h/train.g1/0", state="unhealthy", reason="memory of the GPU is not freed", **slot)
+    book.announce("h/train.g1/0", state="gone", **slot)
+    (worker,) = client.get("/v1/workers").json()["items"]
+    assert (worker["state"], worker["reason"]) == ("unhealthy", "memory of the GPU is not freed")
+    assert worker["unhealthy_since"] > 0
+    url = "/v1/workers/h/train.g1/0/clear"
+    refused = client.post(url, headers=world.other_user())
+    assert (refused.status_code, refused.json()["code"]) == (403, "SCOPE_MISSING")
+    assert book.unhealthy("h/train.g1/0")
+    cleared = client.post(url)
+    assert (cleared.status_code, cleared.json()["reason"]) == (200, None)
+    assert book.unhealthy("h/train.g1/0") is None
+
+
+def test_queues_tell_what_waits_runs_and_works(world: World, client: httpx.Client) -> None:
+    assert client.get("/v1/queues").json() == {"items": []}
+    job = a_job(world, client)
+    body = {"dataset": job["dataset"], "architecture": job["architecture"]}
+    for queue in ("train.cpu", "train.cpu", "train.g2"):
+        submitted(client, {**body, "queue": queue})
+    claim = world.claim()
+    workers = WorkerBook(world.store)
+    for number, state in enumerate(("busy", "idle", "gone")):
+        workers.announce(
+            f"h/train.cpu/{number}", queue="train.cpu", host="h", pid=1, version="1", state=state
+        )
+    cpu, gpu = client.get("/v1/queues").json()["items"]
+    expected = {"name": "train.cpu", "queued": 2, "running": 1, "workers": 2, "idle": 1, "median_run_s": None}
+    assert cpu == expected
+    assert gpu == {**expected, "name": "train.g2", "queued": 1, "running": 0, "workers": 0, "idle": 0}
+    world.jobs.finish(claim.job.id, claim.attempt)
+    cpu, _ = client.get("/v1/queues").json()["items"]
+    assert cpu["running"] == 0 and 0 < cpu["median_run_s"] < 60
 
 
 def test_the_version_is_told(client: httpx.Client) -> None:
