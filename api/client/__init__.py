@@ -5,12 +5,13 @@ It shares no code with the server: it knows addresses, JSON and event streams, a
 
 from api.client.errors import ApiError, ClientError, NotAllowedError, NotEndedError, UnreachableError
 from api.client.http import Client
-from api.client.models import Architecture, Artifact, Dataset, Event, Job
+from api.client.models import Architecture, Artifact, Attempt, Dataset, Event, Job, Queue, Worker
 
 __all__ = [
     "ApiError",
     "Architecture",
     "Artifact",
+    "Attempt",
     "Client",
     "ClientError",
     "Dataset",
@@ -18,5 +19,7 @@ __all__ = [
     "Job",
     "NotAllowedError",
     "NotEndedError",
+    "Queue",
     "UnreachableError",
+    "Worker",
 ]

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
 from api.client.errors import ApiError, IntegrityError, NotEndedError, UnreachableError, error_of
-from api.client.models import Architecture, Artifact, Dataset, Job, _Answer
+from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Worker, _Answer
 from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
 
 _CHUNK_BYTES = 1 << 18
@@ -181,9 +182,18 @@ class Client:
     # Jobs
 
     def submit(self, job: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
-        """Queue a job: {"dataset", "architecture", "config", "name"?, "tags"?, "queue"?}."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self._one(Job, self.request("POST", "/v1/jobs", json=dict(job), headers=headers))
+        """Queue a job: {"dataset", "architecture", "config"?, "name"?, "tags"?, "queue"?, "priority"?}."""
+        return self._submit("/v1/jobs", job, idempotency_key)
+
+    def rerun(
+        self, job_id: str, edits: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+    ) -> Job:
+        """Queue a job like another but for the edits, keys as of `submit`; its `parent` is that other."""
+        return self._submit(f"/v1/jobs/{job_id}/rerun", edits or {}, idempotency_key)
+
+    def _submit(self, path: str, body: Mapping[str, Any], key: str | None) -> Job:
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._one(Job, self.request("POST", path, json=dict(body), headers=headers))
 
     def job(self, job_id: str) -> Job:
         """Return one job."""
@@ -196,7 +206,38 @@ class Client:
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the end of a job; a running one answers before it has ended."""
-        return self._one(Job, self.request("POST", f"/v1/jobs/{job_id}/cancel"))
+        return self._wish(job_id, "cancel")
+
+    def stop(self, job_id: str) -> Job:
+        """Ask for the end of a job that keeps its best so far; answers as `cancel`."""
+        return self._wish(job_id, "stop")
+
+    def pause(self, job_id: str) -> Job:
+        """Ask a job to write a checkpoint and give its place back; answers as `cancel`."""
+        return self._wish(job_id, "pause")
+
+    def activate(self, job_id: str) -> Job:
+        """Queue a paused job again, or end the wait of one before its retry."""
+        return self._wish(job_id, "activate")
+
+    def _wish(self, job_id: str, verb: str) -> Job:
+        return self._one(Job, self.request("POST", f"/v1/jobs/{job_id}/{verb}"))
+
+    def edit(self, job_id: str, edits: Mapping[str, Any], *, revision: int | None = None) -> Job:
+        """Change {"name"?, "tags"?, "priority"?} of a job that has not ended.
+
+        With a revision only as long as the job still has it: ApiError 412 if not.
+        """
+        headers = {"If-Match": "*" if revision is None else f'"{revision}"'}
+        return self._one(Job, self.request("PATCH", f"/v1/jobs/{job_id}", json=dict(edits), headers=headers))
+
+    def delete_job(self, job_id: str) -> None:
+        """Remove a job that has ended, with all it left."""
+        self.request("DELETE", f"/v1/jobs/{job_id}")
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """Return the attempts at a job, oldest first."""
+        return list(self._many(Attempt, f"/v1/jobs/{job_id}/attempts", {}))
 
     def wait_for_job(
         self, job_id: str, *, timeout_s: float | None = None, give_up_s: float = GIVE_UP_S
@@ -229,6 +270,20 @@ class Client:
         """Return the rows of all finished epochs."""
         found: list[dict[str, Any]] = self.request("GET", f"/v1/jobs/{job_id}/metrics").json()["items"]
         return found
+
+    # Fleet
+
+    def workers(self) -> list[Worker]:
+        """Return the workers, also those that were lost a while ago."""
+        return list(self._many(Worker, "/v1/workers", {}))
+
+    def queues(self) -> list[Queue]:
+        """Return the queues of jobs that have work or workers."""
+        return list(self._many(Queue, "/v1/queues", {}))
+
+    def clear_worker(self, worker_id: str) -> Worker:
+        """Let an unhealthy worker take work again; for administrators."""
+        return self._one(Worker, self.request("POST", f"/v1/workers/{quote(worker_id)}/clear"))
 
     # Artifacts
 

@@ -52,18 +52,61 @@ class Job(_Answer):
     name: str | None = None
     status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
     phase: str | None = None
+    wish: str | None = None
     attempt: int = 0
+    failures: int = 0
+    queue: str | None = None
+    priority: int = 0
+    parent: str | None = None
+    simulated: bool = False
     progress: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     waiting_reason: str | None = None
+    queue_position: int | None = None
+    estimated_start_at: float | None = None
+    revision: int | None = None
     created_at: Any = None
 
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen to the job."""
         return self.status in FINAL_STATES
+
+
+class Attempt(_Answer):
+    """One attempt at a job; times are seconds since 1970."""
+
+    attempt: int
+    worker: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    outcome: str | None = None
+    code: str | None = None
+    exit_code: int | None = None
+
+
+class Worker(_Answer):
+    """One place where a worker runs one job at a time; `reason` says why it is unhealthy."""
+
+    id: str
+    queue: str
+    state: str
+    reason: str | None = None
+    current_id: str | None = None
+    seen_at: float | None = None
+
+
+class Queue(_Answer):
+    """How full a queue of jobs is."""
+
+    name: str
+    queued: int = 0
+    running: int = 0
+    workers: int = 0
+    idle: int = 0
+    median_run_s: float | None = None
 
 
 class Artifact(_Answer):

@@ -22,6 +22,11 @@ DATASET |= {
     "problems": {"errors": 0, "warnings": 1},
 }
 JOB: dict[str, Any] = {"id": "job_1", "name": "first", "status": "queued", "attempt": 0}
+VERBS = ("cancel", "stop", "pause")
+ATTEMPT = {"attempt": 1, "worker": "h/train.cpu/0", "started_at": 1000.0, "finished_at": 1200.0}
+ATTEMPT |= {"outcome": "failed", "code": "CRASHED", "exit_code": 1}
+WORKER = {"id": "h/train.g1/0", "queue": "train.g1", "state": "idle", "seen_at": 1000.0, "reason": None}
+QUEUE = {"name": "train.g1", "queued": 2, "running": 1, "workers": 1, "idle": 0, "median_run_s": 200.0}
 PLAN = {"num_parameters": 1234, "gflops": 0.5, "strides": [8, 16], "num_classes": 10}
 PUBLIC = [{"name": "yolov5n", "text": "nc: 80\n"}, {"name": "hub/yolov5-p2", "text": "nc: 81\n"}]
 WARNING = {"code": "LABEL_ABOVE_ONE", "severity": "warning", "file": "labels/a.txt", "line": 3}
@@ -41,6 +46,9 @@ class FakeService:
         self.job = dict(JOB)
         self.final: dict[str, Any] = JOB | {"status": "succeeded", "best": {"map50": 0.91, "map50_95": 0.6}}
         self.dataset = dict(DATASET)
+        self.attempts: list[dict[str, Any]] = [ATTEMPT]
+        self.workers: list[dict[str, Any]] = [dict(WORKER)]
+        self.queues: list[dict[str, Any]] = [dict(QUEUE)]
         self.problems: list[dict[str, Any]] = [WARNING]
         # One list of chunks a connection, a number for so many seconds of silence; after the last a 204.
         self.streams: list[list[bytes | float]] = []
@@ -69,7 +77,15 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("GET", "/v1/architectures/public"): (200, {"items": PUBLIC}),
         ("POST", "/v1/jobs"): (201, service.job),
         ("GET", "/v1/jobs/job_1"): (200, service.final),
-        ("POST", "/v1/jobs/job_1/cancel"): (202, service.job),
+        **{("POST", f"/v1/jobs/job_1/{verb}"): (202, service.job | {"wish": verb}) for verb in VERBS},
+        ("POST", "/v1/jobs/job_1/activate"): (200, service.job),
+        ("POST", "/v1/jobs/job_1/rerun"): (201, service.job | {"parent": "job_1"}),
+        ("PATCH", "/v1/jobs/job_1"): (200, service.job | {"priority": 5}),
+        ("DELETE", "/v1/jobs/job_1"): (204, None),
+        ("GET", "/v1/jobs/job_1/attempts"): (200, {"items": service.attempts}),
+        ("GET", "/v1/workers"): (200, {"items": service.workers}),
+        ("GET", "/v1/queues"): (200, {"items": service.queues}),
+        ("POST", "/v1/workers/h/train.g1/0/clear"): (200, service.workers[0]),
         ("GET", "/v1/jobs/job_1/artifacts"): (200, {"items": [_artifact()], "next": None}),
     }
     missing = {"title": "not found", "code": "NOT_FOUND", "detail": f"no {path}"}
@@ -159,7 +175,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 except ConnectionError:
                     return
 
-        do_GET = do_POST = do_PUT = do_DELETE = _serve
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
     return Handler
 

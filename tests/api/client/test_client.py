@@ -15,7 +15,7 @@ from api.client import ApiError, Client, NotAllowedError, NotEndedError, Unreach
 from api.client.errors import IntegrityError
 from api.client.follow import follow
 from api.client.sse import Message, messages
-from tests.api.client.fake_service import BROKEN, TOKEN, WEIGHTS, FakeService, event_text, running
+from tests.api.client.fake_service import BROKEN, TOKEN, VERBS, WEIGHTS, FakeService, event_text, running
 
 PING = b": ping\n\n"
 
@@ -55,6 +55,35 @@ def test_a_submission_carries_its_key(service: FakeService, client: Client) -> N
     headers, body = service.asked("POST", "/v1/jobs")[0]
     assert job.id == "job_1" and headers["idempotency-key"] == "k"
     assert json.loads(body)["dataset"] == "ds_1"
+
+
+def test_wishes_are_sent_and_answered(service: FakeService, client: Client) -> None:
+    asked = [client.cancel("job_1"), client.stop("job_1"), client.pause("job_1"), client.activate("job_1")]
+    assert [job.wish for job in asked] == ["cancel", "stop", "pause", None]
+    assert [path.rpartition("/")[2] for _, path, _, _ in service.requests] == [*VERBS, "activate"]
+
+
+def test_an_edit_says_what_it_was_made_on(service: FakeService, client: Client) -> None:
+    assert client.edit("job_1", {"priority": 5}).priority == 5
+    client.edit("job_1", {"tags": []}, revision=7)
+    (blind, body), (bound, _) = service.asked("PATCH", "/v1/jobs/job_1")
+    assert (blind["if-match"], json.loads(body), bound["if-match"]) == ("*", {"priority": 5}, '"7"')
+
+
+def test_a_rerun_carries_its_edits_and_key(service: FakeService, client: Client) -> None:
+    assert client.rerun("job_1").parent == "job_1"
+    client.rerun("job_1", {"config": {"epochs": 9}}, idempotency_key="k")
+    (plain, nothing), (keyed, edits) = service.asked("POST", "/v1/jobs/job_1/rerun")
+    assert "idempotency-key" not in plain and json.loads(nothing) == {}
+    assert keyed["idempotency-key"] == "k" and json.loads(edits) == {"config": {"epochs": 9}}
+
+
+def test_attempts_workers_and_queues(service: FakeService, client: Client) -> None:
+    (attempt,), (worker,), (queue,) = client.attempts("job_1"), client.workers(), client.queues()
+    assert (attempt.code, worker.id, queue.queued) == ("CRASHED", "h/train.g1/0", 2)
+    assert client.clear_worker("h/train.g1/0").state == "idle"
+    client.delete_job("job_1")
+    assert len(service.asked("DELETE", "/v1/jobs/job_1")) == 1
 
 
 def test_a_download_is_checked_and_appears_whole(client: Client, tmp_path: Path) -> None:
