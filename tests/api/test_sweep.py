@@ -209,7 +209,7 @@ def test_of_a_finished_job_the_newest_checkpoint_is_kept_and_the_one_pointed_to(
     shed.lose(first)
     second = shed.library.claim()
     folder = shed.work(second, checkpoints=("e0003-b000000", "e0010-b000002", "e0010-b000010"))
-    (folder / "checkpoints" / "e0011-b000000.ckpt.part").write_bytes(b"half")
+    (folder / "checkpoints" / ".e0011-b000000.ckpt.7.part").write_bytes(b"half")
     shed.library.jobs.finish(second.job.id, 2)
     assert shed.sweep() == []
     shed.age()
