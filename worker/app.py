@@ -22,7 +22,7 @@ from api.domain import wire
 from api.domain.queueing import celery_app
 from api.domain.settings import Settings, settings_or_exit
 from worker.fleet import make_slot
-from worker.tasks import WorkerSlot, ingest_next, train_next
+from worker.tasks import WorkerSlot, hold_while_unhealthy, ingest_next, train_next
 
 _LOG = structlog.get_logger(__name__)
 EX_USAGE = 64
@@ -33,9 +33,11 @@ def build_app(slot: WorkerSlot) -> Celery:
     app = celery_app(slot.settings)
 
     def train() -> None:
+        hold_while_unhealthy(slot)
         train_next(slot)
 
     def ingest() -> None:
+        hold_while_unhealthy(slot)
         ingest_next(slot)
 
     app.task(train, name=wire.TASK_TRAIN, ignore_result=True)

@@ -18,8 +18,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
+
+Program = Literal["trainer", "simulator"]
 
 # What a child may see of this process's environment. Addresses and secrets of the service are not on it.
 ENVIRONMENT_NAMES = frozenset(
@@ -29,6 +32,9 @@ ENVIRONMENT_NAMES = frozenset(
 ENVIRONMENT_PREFIXES = ("LC_", "NVIDIA_", "NCCL_", "PYTORCH_", "OMP_", "MKL_", "GOMP_", "KMP_")
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _SWEEP_S = 5.0
+# SIGKILL acts at once, unless the kernel itself waits for a device or a file system that does not answer.
+_KILL_S = 30.0
+STACKS_SIGNAL = signal.SIGUSR1
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,20 @@ def module_command(module: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module)
 
 
+def child_command(program: Program) -> tuple[str, ...]:
+    """Return the command of a program that takes an attempt's folder: trainer, or what stands in for it."""
+    return module_command(f"worker.{program}")
+
+
 class Child:
     """A running program: the leader of its own process group, with our end of its lifeline."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, kill_s: float = _KILL_S) -> None:
         self._process = process
         self._lock = threading.Lock()
         self._clean = True
+        self._kill_s = kill_s
+        self._kill_by: float | None = None
         self.pid = process.pid
 
     @property
@@ -122,14 +135,40 @@ class Child:
                 self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> int:
-        """Kill the whole group and return the leader's exit code."""
+        """Kill the whole group and return the leader's exit code.
+
+        One that even SIGKILL does not end is given up after a while, and counts as left behind.
+        """
         with self._lock:
             if self._process.returncode is None:
                 self._signal_group(signal.SIGKILL)
-        code = None
-        while code is None:
-            code = self.wait(1.0)
+        if self._kill_by is None:
+            self._kill_by = time.monotonic() + self._kill_s
+        while (code := self.wait(0.2)) is None:
+            if time.monotonic() >= self._kill_by:
+                self._clean = False
+                return -signal.SIGKILL
         return code
+
+    def dump_stacks(self) -> bool:
+        """Have the child write where it is into its log; tell whether it listens for that.
+
+        The signal would end a program that has no handler for it, so the kernel is asked first.
+        """
+        with self._lock:
+            if self._process.returncode is not None or not _catches(self.pid, STACKS_SIGNAL):
+                return False
+            self._process.send_signal(STACKS_SIGNAL)
+            return True
+
+    def describe(self) -> dict[str, object]:
+        """Return what the system says of the leader: its state and the processor seconds it has used."""
+        try:
+            process = psutil.Process(self.pid)
+            times = process.cpu_times()
+            return {"state": process.status(), "cpu_s": round(times.user + times.system, 1)}
+        except psutil.Error:
+            return {}
 
     def _signal_group(self, number: int) -> None:
         # PermissionError: macOS says so for a group of zombies; there is nothing left to signal then.
@@ -148,6 +187,15 @@ class Child:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal; False where the system does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def _group_members(group: int) -> list[int]:
@@ -220,7 +268,7 @@ def tail_text(path: Path, *, max_bytes: int = 2000) -> str:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - max_bytes))
             data = file.read()
-    except FileNotFoundError:
+    except OSError:
         return ""
     return data.decode("utf-8", "replace").strip()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from api.domain.errors import StoreUnavailable
-from api.domain.fleet import WorkerBook
+from api.domain.fleet import GONE, UNHEALTHY, WorkerBook
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,28 @@ class Presence:
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
         self.state = "idle"
         self.current_id: str | None = None
+        self._reason: str | None = None
 
     def start(self) -> None:
         """Announce the slot and go on doing so."""
         self._thread.start()
 
     def show(self, state: str, current_id: str | None = None) -> None:
-        """Change what is told: idle, busy (with what), draining or unhealthy."""
-        self.state, self.current_id = state, current_id
+        """Change what is told: idle, busy (with what) or draining; an unhealthy slot stays unhealthy."""
+        if self.state != UNHEALTHY:
+            self.state, self.current_id = state, current_id
         self._wake.set()
+
+    def give_up(self, reason: str) -> None:
+        """Say at once, and from now on, that the slot is unhealthy and why."""
+        self.state, self.current_id, self._reason = UNHEALTHY, None, reason
+        with contextlib.suppress(StoreUnavailable):
+            self._announce()
 
     def stop(self) -> None:
         """Say that the slot is gone, and stop."""
         self._ended = True
-        self.show("gone")
+        self.show(GONE)
         if self._thread.is_alive():
             self._thread.join()
 
@@ -138,4 +146,5 @@ class Presence:
             version=self._version,
             state="draining" if self._drain.is_set() and self.state in ("idle", "busy") else self.state,
             current_id=self.current_id,
+            reason=self._reason,
         )

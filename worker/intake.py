@@ -27,7 +27,8 @@ from api.domain.tasks import TaskBook
 from worker.child import Child, ChildSpec, Limits, Spawner, child_environment, describe_exit, tail_text
 from worker.ladder import read_json, write_json
 from worker.lease import LeaseKeeper
-from worker.outcome import EXIT_DATA, EXIT_DISK_FULL, EXIT_OUT_OF_MEMORY
+from worker.memory import OomWatch, oom_counter
+from worker.outcome import EXIT_DATA, code_of_exit, storage_failure
 
 _LOG = structlog.get_logger(__name__)
 _POLL_S = 0.05
@@ -48,6 +49,7 @@ class IntakeTools:
     spawner: Spawner
     drain: threading.Event
     command: tuple[str, ...]
+    oom_counter: Callable[[int], Path | None] = oom_counter
 
 
 class Intake:
@@ -62,6 +64,8 @@ class Intake:
         )
         self._log = _LOG.bind(task=task.id, attempt=task.attempt)
         self.left_nothing = True
+        self._oom_killed = False
+        self._took_too_long = False
 
     def run(self) -> None:
         """Do the whole attempt; returns when the book knows how it ended, or that it is no longer ours."""
@@ -91,22 +95,26 @@ class Intake:
                 return lambda: book.fail(task.id, task.attempt, failure)
             verdict = self._publish(result)
         except (OSError, UntrueResultError) as error:
-            failure = Failure(FailureCode.STORAGE_ERROR, f"the dataset could not be stored: {error}")
+            failure = storage_failure("the dataset could not be stored", error)
             return lambda: book.fail(task.id, task.attempt, failure)
         return lambda: book.finish_ingest(task.id, task.attempt, verdict)
 
     def _run_child(self) -> int | None:
         """Return the child's exit code; None if it was ended by a wish, by draining or with the claim."""
         child = self._spawn()
+        oom = OomWatch(self._tools.oom_counter(child.pid))
         end_at = time.monotonic() + self._tools.settings.ingest_timeout_s
         try:
             while (code := child.wait(_POLL_S)) is None:
                 if self._lease.fenced.is_set() or self._lease.wish is not None or self._tools.drain.is_set():
                     return None
+                oom.look()
                 if time.monotonic() >= end_at:
                     self._log.warning("ingest takes too long, killing it")
+                    self._took_too_long = True
                     code = child.kill()
                     break
+            self._oom_killed = oom.has_killed()
         finally:
             child.kill()
             self.left_nothing = child.left_nothing
@@ -152,10 +160,12 @@ class Intake:
             self._folder.parent.rmdir()
 
     def _failure(self, code: int) -> Failure:
-        codes = {EXIT_OUT_OF_MEMORY: FailureCode.OUT_OF_MEMORY, EXIT_DISK_FULL: FailureCode.DISK_FULL}
         evidence = {"exit": code, "log": tail_text(self._folder / "ingest.log")}
+        if self._took_too_long:
+            message = f"the ingest took longer than {self._tools.settings.ingest_timeout_s:g} s"
+            return Failure(FailureCode.STALLED, message, evidence=evidence)
         message = f"the ingest ended with {describe_exit(code)} and no verdict"
-        return Failure(codes.get(code, FailureCode.CRASHED), message, evidence=evidence)
+        return Failure(code_of_exit(code, oom_killed=self._oom_killed), message, evidence=evidence)
 
     def _publish(self, result: dict[str, Any]) -> IngestResult:
         ready = result["status"] == "ready"

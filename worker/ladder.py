@@ -10,21 +10,31 @@ import os
 import time
 from pathlib import Path
 
+import structlog
+
 from worker.child import Child
 from worker.outcome import Wish, stronger
 
+_LOG = structlog.get_logger(__name__)
 # Nothing is kept of a cancelled run, so there is little to wait for.
 _CANCEL_GRACE_S = 10.0
+# The part of the grace in which a full disk may empty, so that the child is told what it is stopped for.
+_WRITING_SHARE = 0.25
 
 
 class StopLadder:
-    """Takes one child down step by step; asking again for less changes nothing."""
+    """Takes one child down step by step; asking again for less changes nothing.
+
+    Where stop.json cannot be written, SIGTERM goes out without it after a while: a child that is not told
+    what for takes it as draining.
+    """
 
     def __init__(self, child: Child, folder: Path, *, grace_s: float) -> None:
         self._child = child
         self._folder = folder
         self._grace_s = grace_s
         self._deadline: float | None = None
+        self._write_until: float | None = None
         self.asked: Wish | None = None
 
     def ask(self, wish: Wish | None) -> None:
@@ -37,13 +47,29 @@ class StopLadder:
         deadline = time.monotonic() + grace_s
         # A second wish never buys more time.
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
-        write_json(self._folder / "stop.json", {"kind": strongest, "deadline": time.time() + grace_s})
-        self._child.ask_to_stop()
+        # Without its file a cancelled child may write a checkpoint too many, which is no reason to wait.
+        patience_s = 0.0 if strongest == "cancel" else grace_s * _WRITING_SHARE
+        self._write_until = time.monotonic() + patience_s
+        self._tell()
 
     def step(self) -> None:
-        """Kill the group once the grace is over."""
+        """Tell the child what it could not be told yet; kill the group once the grace is over."""
+        if self._write_until is not None:
+            self._tell()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._child.kill()
+
+    def _tell(self) -> None:
+        assert self._deadline is not None and self._write_until is not None, "asked before"
+        deadline = time.time() + self._deadline - time.monotonic()
+        try:
+            write_json(self._folder / "stop.json", {"kind": self.asked, "deadline": deadline})
+        except OSError as error:
+            if time.monotonic() < self._write_until:
+                return
+            _LOG.warning("stop.json cannot be written", folder=str(self._folder), error=str(error))
+        self._write_until = None
+        self._child.ask_to_stop()
 
 
 def write_json(path: Path, content: object) -> None:
@@ -57,9 +83,9 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> object | None:
-    """Return the content of a JSON file, None if there is none or it is damaged."""
+    """Return the content of a JSON file, None if there is none or it cannot be read."""
     try:
         content: object = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     return content

@@ -5,7 +5,9 @@ The same for jobs and tasks. It must not know what is claimed, nor what is done 
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -28,6 +30,7 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._num_beats = 0
+        self._answered_at = -math.inf
         self.wish: Wish | None = None
         self.fenced = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -46,6 +49,13 @@ class LeaseKeeper:
         """Return how many heartbeats have succeeded."""
         return self._num_beats
 
+    def answered_s_ago(self) -> float:
+        """Return how long ago the last heartbeat that succeeded was sent; infinity before there is one.
+
+        The clock runs on while this process is stopped: a claim older than its lease may be another's.
+        """
+        return time.monotonic() - self._answered_at
+
     def nudge(self) -> None:
         """Ask for a heartbeat now."""
         self._wake.set()
@@ -63,6 +73,7 @@ class LeaseKeeper:
     def _beat(self) -> bool:
         # Before the heartbeat: a nudge during it asks for one more.
         self._wake.clear()
+        sent_at = time.monotonic()
         try:
             self.wish = self._renew()
         except Fenced:
@@ -70,5 +81,6 @@ class LeaseKeeper:
         except StoreUnavailable as error:
             _LOG.warning("database is away, the claim is kept as long as it lasts", error=error.message)
             return True
+        self._answered_at = sent_at
         self._num_beats += 1
         return True

@@ -35,6 +35,13 @@ class Progress:
             shown |= {name: self.batch.get(name) for name in names}
         return shown
 
+    def num_batches(self) -> int:
+        """Return how many batches this attempt has done, as far as its events tell (the first tells of 1)."""
+        if self.batch is None or self.first is None:
+            return 0
+        per_epoch = float(self.batch["batches"])
+        return 1 + round((_position(self.batch) - _position(self.first)) * per_epoch)
+
     def eta_s(self) -> float | None:
         """Return the seconds still to go at this attempt's average speed, None before there is one."""
         if self.batch is None or self.first is None or not self.epochs:

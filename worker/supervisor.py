@@ -6,11 +6,13 @@ that is away delays neither the training nor its end. It must not know what the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -30,20 +32,23 @@ from worker.attempt import (
     resume_section,
     write_config,
 )
-from worker.cache import DatasetCache, MissingDatasetError
+from worker.cache import DatasetCache, DatasetFiles, MissingDatasetError
 from worker.child import Child, ChildSpec, Spawner, child_environment, describe_exit, tail_text
 from worker.fleet import SlotSpec
+from worker.hang import Vigil
 from worker.journal import Journal
 from worker.ladder import StopLadder, read_json
 from worker.lease import LeaseKeeper
-from worker.outcome import Exit, Verdict, Wish, judge
+from worker.memory import OomWatch, oom_counter
+from worker.outcome import Exit, Verdict, Wish, judge, storage_failure
 from worker.progress import Progress
 from worker.rows import Owner, RowShipper
 from worker.stream import StreamShipper, StreamTarget
+from worker.watchdog import RunClock
 
 _LOG = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-_POLL_S = 0.05
+POLL_S = 0.05
 _SHIP_POLL_S = 0.2
 _STREAM_FLUSH_S = 5.0
 # After the child's own grace, for its last rows and the end of the attempt.
@@ -62,6 +67,7 @@ class Tools:
     slot: SlotSpec
     drain: threading.Event
     trainer_command: tuple[str, ...]
+    oom_counter: Callable[[int], Path | None] = oom_counter
 
 
 class Supervisor:
@@ -80,6 +86,12 @@ class Supervisor:
         self._exit_code: int | None = None
         self._patience = _Patience(tools.drain, self._settings.stop_grace_s + _DRAIN_EXTRA_S)
         self.left_nothing = True
+        self._held = contextlib.ExitStack()
+        self._oom_killed = False
+        # Why we end the run ourselves.
+        self._overruled: Failure | None = None
+        limit_s, now = claim.job.max_runtime_s, time.monotonic()
+        self._clock = RunClock(limit_s, ran_s=claim.job.ran_s, now=now)
         self._lease = LeaseKeeper(self._renew, period_s=self._settings.heartbeat_s)
         self._log = _LOG.bind(job=self._job_id, attempt=self._attempt)
 
@@ -95,18 +107,24 @@ class Supervisor:
             self._log.warning("the job is no longer ours, all of this attempt is discarded")
         finally:
             self._lease.stop()
+            # Last: making room in the cache may take a while.
+            self._held.close()
 
     def _carry_out(self, folder: AttemptFolder) -> Verdict | None:
         """Run the child to its end and ship all it told; return the verdict, None if the claim was lost."""
+        if self._clock.is_over(time.monotonic()):
+            return Verdict("fail", self._over_time())
+        manifest_hash = self._claim.dataset.manifest_hash
+        assert manifest_hash is not None, "a claimed job has a dataset that is ready"
         try:
-            child = self._spawn(folder)
+            child = self._spawn(folder, self._held.enter_context(self._tools.cache.hold(manifest_hash)))
         except (MissingDatasetError, OSError) as error:
-            failure = Failure(FailureCode.STORAGE_ERROR, f"the run could not be set up: {error}")
-            return Verdict("fail", failure)
-        rows, stream = self._shippers(folder)
+            return Verdict("fail", storage_failure("the run could not be set up", error))
+        journal = Journal(folder.journal)
+        rows, stream = self._shippers(folder, journal)
         try:
             ladder = StopLadder(child, folder.path, grace_s=self._settings.stop_grace_s)
-            self._exit_code = self._watch(child, ladder, rows)
+            self._exit_code = self._watch(child, ladder, rows, Vigil(folder, journal, self._settings))
         finally:
             child.kill()
             self.left_nothing = child.left_nothing
@@ -117,10 +135,7 @@ class Supervisor:
             return None
         return self._judge(folder, rows, ladder.asked)
 
-    def _spawn(self, folder: AttemptFolder) -> Child:
-        manifest_hash = self._claim.dataset.manifest_hash
-        assert manifest_hash is not None, "a claimed job has a dataset that is ready"
-        files = self._tools.cache.open(manifest_hash)
+    def _spawn(self, folder: AttemptFolder, files: DatasetFiles) -> Child:
         config = child_config(
             self._claim,
             files,
@@ -149,8 +164,8 @@ class Supervisor:
             self._pointer = None
             return None
 
-    def _shippers(self, folder: AttemptFolder) -> tuple[RowShipper, StreamShipper]:
-        journal, settings = Journal(folder.journal), self._settings
+    def _shippers(self, folder: AttemptFolder, journal: Journal) -> tuple[RowShipper, StreamShipper]:
+        settings = self._settings
         rows = RowShipper(
             journal,
             folder,
@@ -203,15 +218,36 @@ class Supervisor:
         self._shown = values
         return wish
 
-    def _watch(self, child: Child, ladder: StopLadder, rows: RowShipper) -> int:
-        while (code := child.wait(_POLL_S)) is None:
+    def _watch(self, child: Child, ladder: StopLadder, rows: RowShipper, vigil: Vigil) -> int:
+        oom = OomWatch(self._tools.oom_counter(child.pid))
+        while (code := child.wait(POLL_S)) is None:
             if self._is_fenced(rows) or rows.problem is not None:
                 return child.kill()
             ladder.ask(_asked(self._lease.wish))
             if self._patience.is_tried():
                 ladder.ask("drain")
+            if ladder.asked is None:
+                self._overrule(child, ladder, vigil)
+            oom.look()
             ladder.step()
+        self._oom_killed = oom.has_killed()
         return code
+
+    def _overrule(self, child: Child, ladder: StopLadder, vigil: Vigil) -> None:
+        """End a run that has had its time, keeping the best so far, or that hangs."""
+        if self._clock.is_over(time.monotonic()):
+            self._overruled = self._over_time()
+            ladder.ask("stop")
+        elif vigil.hangs():
+            self._overruled = vigil.failure(child)
+            # Listening would be a surprise; then the next attempt goes on from here.
+            ladder.ask("drain")
+        if self._overruled is not None:
+            self._log.warning("ending the run", failure=self._overruled.message)
+
+    def _over_time(self) -> Failure:
+        limit_s = self._clock.limit_s
+        return Failure(FailureCode.TIMED_OUT, f"the job has run for its maximum runtime of {limit_s:g} s")
 
     def _is_fenced(self, rows: RowShipper) -> bool:
         return self._lease.fenced.is_set() or rows.fenced.is_set()
@@ -227,7 +263,7 @@ class Supervisor:
         while not rows.is_done():
             if self._lease.fenced.is_set() or self._patience.is_over():
                 return False
-            finishing.join(_POLL_S)
+            finishing.join(POLL_S)
         if self._is_fenced(rows):
             return False
         if not stream.finish(_STREAM_FLUSH_S):
@@ -236,7 +272,7 @@ class Supervisor:
 
     def _judge(self, folder: AttemptFolder, rows: RowShipper, asked: Wish | None) -> Verdict:
         if rows.problem is not None:
-            return Verdict("fail", Failure(FailureCode.STORAGE_ERROR, f"results not stored: {rows.problem}"))
+            return Verdict("fail", storage_failure("results not stored", rows.problem))
         assert self._exit_code is not None
         result = read_json(folder.result)
         return judge(
@@ -246,6 +282,10 @@ class Supervisor:
                 asked,
                 has_best=rows.progress.best is not None,
                 log_tail=tail_text(folder.log),
+                # What the owner wishes is granted, as after any failure.
+                overruled=self._overruled if self._lease.wish is None else None,
+                oom_killed=self._oom_killed,
+                batches_done=rows.progress.num_batches() + (1 if self._pointer is not None else 0),
             )
         )
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
@@ -22,15 +24,19 @@ from api.domain.settings import Settings
 from api.domain.store import Store, open_store
 from api.domain.tasks import TaskBook
 from worker.cache import DatasetCache
-from worker.child import Spawner, module_command
+from worker.child import Spawner, child_command, module_command
 from worker.fleet import Presence, SlotSpec
 from worker.intake import Intake, IntakeTools
+from worker.memory import GpuMemory, LeftoverCheck, NvidiaSmi, oom_counter
 from worker.supervisor import Supervisor, Tools
 
 _LOG = structlog.get_logger(__name__)
-TRAINER_COMMAND = module_command("worker.trainer")
 INGEST_COMMAND = module_command("worker.ingest")
 EX_UNAVAILABLE = 69
+
+
+def _end_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @dataclass
@@ -44,11 +50,17 @@ class WorkerSlot:
     tasks: TaskBook
     blobs: BlobStore
     cache: DatasetCache
+    workers: WorkerBook
     presence: Presence
     drain: threading.Event
-    trainer_command: tuple[str, ...] = TRAINER_COMMAND
+    trainer_command: tuple[str, ...]
     ingest_command: tuple[str, ...] = INGEST_COMMAND
     spawner: Spawner = field(default_factory=Spawner)
+    gpu_memory: GpuMemory = field(default_factory=NvidiaSmi)
+    # A driver takes memory back some time after its process is gone.
+    gpu_patience_s: float = 15.0
+    oom_counter: Callable[[int], Path | None] = oom_counter
+    end_process: Callable[[], None] = _end_process
     exit_code: int = 0
 
     @classmethod
@@ -57,13 +69,17 @@ class WorkerSlot:
         settings: Settings,
         spec: SlotSpec,
         *,
-        trainer_command: tuple[str, ...] = TRAINER_COMMAND,
+        trainer_command: tuple[str, ...] | None = None,
         ingest_command: tuple[str, ...] = INGEST_COMMAND,
     ) -> WorkerSlot:
-        """Open book and blobs; the commands are what children run, their folder is appended."""
+        """Open book and blobs; the commands are what children run, their folder is appended.
+
+        Without a command of its own a slot runs the trainer, or what stands in for it where settings say so.
+        """
         store = open_store(settings)
         blobs = BlobStore(settings.blobs_dir)
         drain = threading.Event()
+        workers = WorkerBook(store, unhealthy_retry_s=settings.unhealthy_retry_s)
         return cls(
             settings=settings,
             spec=spec,
@@ -71,10 +87,11 @@ class WorkerSlot:
             jobs=RunBook(store, settings),
             tasks=TaskBook(store, settings),
             blobs=blobs,
-            cache=DatasetCache(settings.cache_dir, blobs),
-            presence=Presence(WorkerBook(store), spec, drain, period_s=settings.heartbeat_s),
+            cache=DatasetCache(settings.cache_dir, blobs, max_bytes=settings.cache_max_bytes),
+            workers=workers,
+            presence=Presence(workers, spec, drain, period_s=settings.heartbeat_s),
             drain=drain,
-            trainer_command=trainer_command,
+            trainer_command=trainer_command or child_command("simulator" if settings.simulate else "trainer"),
             ingest_command=ingest_command,
         )
 
@@ -85,20 +102,38 @@ class WorkerSlot:
         self.store.close()
 
     def is_open(self) -> bool:
-        """Tell whether the slot takes new work."""
+        """Tell whether this process takes new work."""
         return not self.drain.is_set() and self.exit_code == 0
 
-    def retire(self) -> None:
-        """End this process after a child left something behind that could not be killed."""
-        _LOG.error("a child left processes behind, the slot is unhealthy", slot=self.spec.id)
+    def retire(self, reason: str) -> None:
+        """End this process after something was left behind that it cannot remove.
+
+        A new process, or a new container, may find it gone; the book keeps the slot from claiming meanwhile.
+        """
+        _LOG.error("the slot is unhealthy", slot=self.spec.id, reason=reason)
         self.exit_code = EX_UNAVAILABLE
-        self.presence.show("unhealthy")
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.presence.give_up(reason)
+        self.end_process()
+
+
+def hold_while_unhealthy(slot: WorkerSlot) -> None:
+    """Keep the slot's place as long as it must not claim, so that messages go to slots that may."""
+    while slot.is_open() and (reason := _unhealthy(slot)) is not None:
+        _LOG.warning("the slot is unhealthy and claims nothing", slot=slot.spec.id, reason=reason)
+        slot.drain.wait(slot.settings.heartbeat_s)
+
+
+def _unhealthy(slot: WorkerSlot) -> str | None:
+    try:
+        return slot.workers.unhealthy(slot.spec.id)
+    except StoreUnavailable:
+        # Nothing can be claimed either.
+        return None
 
 
 def train_next(slot: WorkerSlot) -> bool:
     """Claim the next job of the slot's queues and run it; tell whether there was one."""
-    if not slot.is_open():
+    if not slot.is_open() or _unhealthy(slot) is not None:
         return False
     tools = Tools(
         settings=slot.settings,
@@ -109,6 +144,7 @@ def train_next(slot: WorkerSlot) -> bool:
         slot=slot.spec,
         drain=slot.drain,
         trainer_command=slot.trainer_command,
+        oom_counter=slot.oom_counter,
     )
     for queue in slot.spec.queues:
         if queue == wire.QUEUE_INGEST:
@@ -127,7 +163,7 @@ def train_next(slot: WorkerSlot) -> bool:
 
 def ingest_next(slot: WorkerSlot) -> bool:
     """Claim the next ingest and run it; tell whether there was one."""
-    if not slot.is_open():
+    if not slot.is_open() or _unhealthy(slot) is not None:
         return False
     try:
         task = slot.tasks.claim(wire.QUEUE_INGEST, slot.spec.id)
@@ -136,16 +172,26 @@ def ingest_next(slot: WorkerSlot) -> bool:
         return False
     if task is None:
         return False
-    tools = IntakeTools(slot.settings, slot.tasks, slot.blobs, slot.spawner, slot.drain, slot.ingest_command)
+    tools = IntakeTools(
+        slot.settings,
+        slot.tasks,
+        slot.blobs,
+        slot.spawner,
+        slot.drain,
+        slot.ingest_command,
+        oom_counter=slot.oom_counter,
+    )
     _busy(slot, task.subject_id, Intake(task, tools))
     return True
 
 
 def _busy(slot: WorkerSlot, what: str, work: Supervisor | Intake) -> None:
     slot.presence.show("busy", what)
+    devices = LeftoverCheck(slot.gpu_memory, slot.spec.gpus, patience_s=slot.gpu_patience_s)
     try:
         work.run()
+        problem = devices.problem() if work.left_nothing else "a child left processes that cannot be ended"
+        if problem is not None:
+            slot.retire(problem)
     finally:
         slot.presence.show("idle")
-    if not work.left_nothing:
-        slot.retire()

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,15 +38,31 @@ def books(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Books]:
 
 @pytest.fixture
 def make_slot(books: Books) -> Iterator[MakeSlot]:
-    """Return a function that opens a slot whose trainer is the fake child with the given options."""
+    """Return a function that opens a slot whose trainer is the fake child with the given options.
+
+    `program` is run in its place, as `python -c`; `changed` are settings of this slot alone.
+    """
     opened: list[WorkerSlot] = []
 
-    def make(*options: str, ingest_command: tuple[str, ...] = (), number: int = 0) -> WorkerSlot:
-        command = (sys.executable, "-P", str(FAKE_CHILD), *options)
-        spec = SlotSpec(("train.cpu", "ingest"), number, "testhost")
+    def make(
+        *options: str,
+        ingest_command: tuple[str, ...] = (),
+        number: int = 0,
+        gpus: tuple[str, ...] = (),
+        program: str | None = None,
+        **changed: Any,
+    ) -> WorkerSlot:
+        child = (str(FAKE_CHILD),) if program is None else ("-c", program)
+        command = (sys.executable, "-P", *child, *options)
+        spec = SlotSpec(("train.cpu", "ingest"), number, "testhost", gpus)
         slot = WorkerSlot.open(
-            books.settings, spec, trainer_command=command, ingest_command=ingest_command or ("false",)
+            books.settings.model_copy(update=changed),
+            spec,
+            trainer_command=command,
+            ingest_command=ingest_command or ("false",),
         )
+        # This process is the tests'.
+        slot.end_process = lambda: None
         opened.append(slot)
         return slot
 

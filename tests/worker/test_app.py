@@ -1,5 +1,6 @@
 """The worker as a process: nudged through a real broker, drained by SIGTERM, survived by no child."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ from api.domain.records import Job, JobStatus
 from api.loops.run import run_loops
 from tests.support.books import Books, until
 from tests.support.valkey import ValkeyProcess
+from tests.worker.conftest import MakeSlot
 from worker.app import build_app, parse_arguments
 from worker.fleet import gpus_of_queue, make_slot
-from worker.tasks import WorkerSlot
+from worker.tasks import WorkerSlot, train_next
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_WORKER = ROOT / "tests" / "support" / "fake_worker.py"
@@ -93,6 +95,34 @@ def test_a_nudge_runs_a_job_and_sigterm_drains(
     job = books.jobs.get(long.id)
     assert (job.status, job.failures, job.preemptions) == (JobStatus.QUEUED, 0, 1)
     assert job.pointer is not None
+
+
+def test_another_worker_goes_on_where_a_drained_one_stopped(
+    books: Books, start_worker: StartWorker, make_slot: MakeSlot
+) -> None:
+    worker = start_worker("--batch-s", "0.05")
+    job = books.submit(epochs=8)
+    nudge(books)
+    pid = child_pid(books, job)
+    until(lambda: len(books.jobs.epochs(job.id)) >= 2)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+    assert not alive(pid)
+    given_back = books.jobs.get(job.id)
+    assert (given_back.status, given_back.failures, given_back.preemptions) == (JobStatus.QUEUED, 0, 1)
+    assert given_back.pointer is not None and given_back.error is None
+    assert given_back.pointer.epoch >= 2
+    # At once: a drain is no failure to wait after.
+    assert train_next(make_slot(number=7))
+    ended = books.jobs.get(job.id)
+    assert (ended.status, ended.failures, ended.preemptions) == (JobStatus.SUCCEEDED, 0, 1)
+    first, second = books.jobs.attempts(job.id)
+    assert first.worker != second.worker and second.worker == "testhost/train.cpu/7"
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == list(range(8))
+    journal = (books.settings.attempt_dir(job.id, 2) / "events.jsonl").read_text().splitlines()
+    resume = json.loads(journal[0])
+    assert (resume["type"], resume["epoch"]) == ("resume", given_back.pointer.epoch)
+    assert resume["after"] == given_back.pointer.after
 
 
 def test_a_killed_worker_takes_its_child_along_and_another_goes_on(

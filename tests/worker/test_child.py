@@ -12,8 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker.child import Child, ChildSpec, Limits, Spawner, child_environment, describe_exit, tail_text
+from worker.child import (
+    Child,
+    ChildSpec,
+    Limits,
+    Spawner,
+    child_command,
+    child_environment,
+    describe_exit,
+    tail_text,
+)
 from worker.ladder import StopLadder
+from worker.outcome import Wish
 
 
 @pytest.fixture
@@ -113,6 +123,81 @@ def test_the_ladder_ends_a_child_that_does_not_listen(spawner: Spawner, tmp_path
     assert child.poll() is None
     until(lambda: ladder.step() or child.poll() is not None)
     assert child.poll() == -signal.SIGKILL
+
+
+def test_a_full_disk_does_not_keep_the_ladder_from_ending_a_child(spawner: Spawner, tmp_path: Path) -> None:
+    """The folder of the orders is gone: whatever is written into it fails as on a full disk."""
+    child = spawner.spawn(spec(tmp_path, READY + "time.sleep(99)"))
+    started(child, tmp_path)
+    orders = tmp_path / "orders"
+    ladder = StopLadder(child, orders, grace_s=2.0)
+    ladder.ask("pause")
+    # There may be space soon: the child is not told yet to stop, as it could not know what for.
+    assert child.wait(0.1) is None
+    ladder.step()
+    assert child.poll() is None
+    orders.mkdir()
+    until(lambda: ladder.step() or child.poll() is not None)
+    assert child.poll() == -signal.SIGTERM
+    assert json.loads((orders / "stop.json").read_text())["kind"] == "pause"
+
+
+@pytest.mark.parametrize("wish", ["drain", "stop", "cancel"])
+def test_a_disk_that_stays_full_only_delays_the_end(spawner: Spawner, tmp_path: Path, wish: Wish) -> None:
+    child = spawner.spawn(spec(tmp_path, READY + "time.sleep(99)"))
+    started(child, tmp_path)
+    ladder = StopLadder(child, tmp_path / "orders", grace_s=0.4)
+    ladder.ask(wish)
+    until(lambda: ladder.step() or child.poll() is not None)
+    assert child.poll() == -signal.SIGTERM
+
+
+STACKS = (
+    "import faulthandler, signal; faulthandler.register(signal.SIGUSR1, all_threads=True)\n"
+    "def stuck_here(): time.sleep(99)\n"
+)
+
+
+def test_stacks_of_a_child_that_writes_them(spawner: Spawner, tmp_path: Path) -> None:
+    child = spawner.spawn(spec(tmp_path, STACKS + READY + "stuck_here()"))
+    started(child, tmp_path)
+    assert child.dump_stacks()
+    until(lambda: "stuck_here" in tail_text(tmp_path / "log"))
+    assert child.describe()["state"] == "sleeping"
+    assert child.kill() == -signal.SIGKILL
+    assert not child.dump_stacks()
+
+
+def test_a_child_that_would_die_of_the_question_is_not_asked(spawner: Spawner, tmp_path: Path) -> None:
+    child = spawner.spawn(spec(tmp_path, READY + "time.sleep(99)"))
+    started(child, tmp_path)
+    assert not child.dump_stacks()
+    assert child.wait(0.1) is None
+    child.kill()
+
+
+class Immortal(Child):
+    """A process in the hands of a driver that never answers: no signal ends it."""
+
+    def poll(self) -> int | None:
+        return None
+
+
+def test_a_child_that_cannot_be_killed_is_given_up(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "99"], start_new_session=True)
+    child = Immortal(process, kill_s=0.2)
+    assert child.kill() == -signal.SIGKILL
+    assert not child.left_nothing
+    began = time.monotonic()
+    child.kill()
+    assert time.monotonic() - began < 5
+    assert process.wait() == -signal.SIGKILL
+    assert process.stdin is None
+
+
+def test_the_programs_a_slot_runs() -> None:
+    assert child_command("trainer")[-2:] == ("-m", "worker.trainer")
+    assert child_command("simulator")[-2:] == ("-m", "worker.simulator")
 
 
 SUPERVISOR = """

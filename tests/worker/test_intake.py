@@ -107,6 +107,37 @@ def test_three_failures_without_a_verdict_are_the_services_fault(
     assert not books.blobs.has("a" * 64)
 
 
+DEATHS = {
+    "killed": (CRASH, "KILLED"),
+    "segfault": ("os.kill(os.getpid(), 11)", "SEGFAULT"),
+    "non-zero exit": ("sys.exit(3)", "CRASHED"),
+    "memory": ("sys.exit(71)", "OUT_OF_MEMORY"),
+    "disk": ("sys.exit(74)", "DISK_FULL"),
+}
+
+
+@pytest.mark.parametrize(("code", "expected"), DEATHS.values(), ids=list(DEATHS))
+def test_each_death_has_its_code(books: Books, make_slot: MakeSlot, code: str, expected: str) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    ingest_next(make_slot(ingest_command=child(code)))
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert task.error is not None and task.error["code"] == expected
+
+
+def test_a_kill_for_memory_is_told_by_the_kernel_s_counter(
+    books: Books, make_slot: MakeSlot, tmp_path: Path
+) -> None:
+    counter = tmp_path / "memory.events"
+    counter.write_text("oom_kill 0\n")
+    dataset_id = books.upload("ds", b"archive")
+    slot = make_slot(ingest_command=child("time.sleep(0.5); "
+        f"pathlib.Path({str(counter)!r}).write_text('oom_kill 1'); os.kill(os.getpid(), 9)"))  # fmt: skip
+    slot.oom_counter = lambda pid: counter
+    ingest_next(slot)
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert task.error is not None and task.error["code"] == "OUT_OF_MEMORY"
+
+
 def test_a_content_under_a_false_name_harms_nobody(books: Books, make_slot: MakeSlot) -> None:
     books.upload("ds", b"archive")
     ingest_next(make_slot(ingest_command=child(FORGED)))
@@ -140,6 +171,7 @@ def test_an_ingest_that_takes_too_long(books: Books, make_slot: MakeSlot) -> Non
     ingest_next(slot)
     (task,) = books.tasks.for_subject(dataset_id)
     assert (task.status, task.failures) == (TaskStatus.QUEUED, 1)
+    assert task.error is not None and task.error["code"] == "STALLED"
 
 
 def test_another_attempt_s_folder_is_left_alone(books: Books, make_slot: MakeSlot) -> None:

@@ -1,11 +1,12 @@
 """The table of verdicts: exit code, result file and wish in, what becomes of the job out."""
 
+import errno
 from typing import Any
 
 import pytest
 
-from api.domain.failures import FailureCode
-from worker.outcome import Exit, judge, stronger
+from api.domain.failures import Failure, FailureCode
+from worker.outcome import Exit, judge, storage_failure, stronger
 
 
 def result(outcome: str, **more: Any) -> dict[str, Any]:
@@ -52,8 +53,35 @@ FAILURES = {
     ),
     "disk full": (Exit(74, result("failed", code="DISK_FULL")), FailureCode.DISK_FULL, True),
     "not finite": (Exit(65, result("failed", code="NON_FINITE")), FailureCode.NON_FINITE, False),
-    "killed": (Exit(-9, None), FailureCode.CRASHED, True),
-    "segmentation fault": (Exit(-11, None), FailureCode.CRASHED, True),
+    "no memory, resumed": (
+        Exit(71, result("failed", code="OUT_OF_MEMORY", evidence={"batches_done": 0}), batches_done=1),
+        FailureCode.OUT_OF_MEMORY,
+        True,
+    ),
+    "silent memory": (Exit(71, None), FailureCode.OUT_OF_MEMORY, False),
+    "killed": (Exit(-9, None), FailureCode.KILLED, True),
+    "terminated": (Exit(-15, None), FailureCode.KILLED, True),
+    "killed for memory at the first batch": (
+        Exit(-9, None, oom_killed=True),
+        FailureCode.OUT_OF_MEMORY,
+        False,
+    ),
+    "killed for memory later": (
+        Exit(-9, None, oom_killed=True, batches_done=7),
+        FailureCode.OUT_OF_MEMORY,
+        True,
+    ),
+    "another of the group killed for memory": (
+        Exit(-15, None, oom_killed=True),
+        FailureCode.KILLED,
+        True,
+    ),
+    "segmentation fault": (Exit(-11, None), FailureCode.SEGFAULT, True),
+    "bus error": (Exit(-7, None, oom_killed=True), FailureCode.SEGFAULT, True),
+    "illegal instruction": (Exit(-4, None), FailureCode.SEGFAULT, True),
+    "arithmetic fault": (Exit(-8, None), FailureCode.SEGFAULT, True),
+    "abort": (Exit(-6, None), FailureCode.CRASHED, True),
+    "non-zero exit": (Exit(1, None), FailureCode.CRASHED, True),
     "silent data error": (Exit(65, None), FailureCode.DATASET_INVALID, False),
     "silent bug": (Exit(70, None), FailureCode.INTERNAL, True),
     "silent disk": (Exit(74, None), FailureCode.DISK_FULL, True),
@@ -88,3 +116,30 @@ def test_precedence_of_wishes() -> None:
     assert stronger("pause", "drain") == "pause"
     assert stronger("stop", "pause") == "stop"
     assert stronger("stop", "cancel") == "cancel"
+
+
+STALLED = Failure(FailureCode.STALLED, "no progress")
+OVERRULED = {
+    "killed": Exit(-9, None, asked="drain", overruled=STALLED),
+    "it listened": Exit(75, stopped("drain"), asked="drain", overruled=STALLED),
+    "it finalised its best": Exit(0, stopped("stop"), asked="stop", has_best=True, overruled=STALLED),
+    "it failed meanwhile": Exit(70, result("failed", code="INTERNAL"), asked="drain", overruled=STALLED),
+}
+
+
+@pytest.mark.parametrize("end", OVERRULED.values(), ids=list(OVERRULED))
+def test_what_we_ended_ourselves_has_our_verdict(end: Exit) -> None:
+    assert judge(end).failure is STALLED
+
+
+def test_a_finish_beats_our_verdict() -> None:
+    assert judge(Exit(0, result("succeeded"), asked="drain", overruled=STALLED)).verb == "succeed"
+
+
+def test_a_full_disk_is_told_from_other_faults_of_storage() -> None:
+    full = storage_failure("what", OSError(errno.ENOSPC, "No space left on device"))
+    other = storage_failure("what", PermissionError(errno.EACCES, "no"))
+    quota = storage_failure("what", OSError(errno.EDQUOT, "Disk quota exceeded"))
+    codes = (full.code, other.code, quota.code)
+    assert codes == (FailureCode.DISK_FULL, FailureCode.STORAGE_ERROR, FailureCode.DISK_FULL)
+    assert full.message.startswith("what: ")

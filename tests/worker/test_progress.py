@@ -45,3 +45,9 @@ def test_an_attempt_that_resumes_counts_from_where_it_began() -> None:
 def test_the_best_is_the_last_that_said_so() -> None:
     best = after(epoch(0, True), epoch(1, True), epoch(2, False)).best
     assert best == {"epoch": 1, "map50": 1}
+
+
+def test_batches_are_counted_within_the_attempt() -> None:
+    assert after(START).num_batches() == 0
+    assert after(START, batch(0, 0, 1.0)).num_batches() == 1
+    assert after(START, batch(3, 4, 1.0), batch(3, 6, 2.0), batch(4, 0, 3.0)).num_batches() == 7
