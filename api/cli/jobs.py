@@ -1,4 +1,4 @@
-"""`trainshed jobs`: submit, list, show, watch, cancel; `submit --wait` is what a pipeline calls."""
+"""`trainshed jobs`: submit, show, watch and command jobs; `submit --wait` is what a pipeline calls."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import typer
 from api.cli import datasets, models
 from api.cli.config import read_config
 from api.cli.datasets import JsonFlag
+from api.cli.jobtext import print_attempts, print_result, print_state, row
 from api.cli.session import (
     EXIT_CANCELLED,
     EXIT_FAILED,
     EXIT_TIMEOUT,
     EXIT_USAGE,
     connected,
-    describe_problem,
     err,
     fail,
     out,
@@ -33,12 +33,14 @@ from api.client.patience import deadline_in, time_left
 app = typer.Typer(no_args_is_help=True, help="Submit jobs and see how they do.")
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
-_WAITS = {
-    "no_worker": "there is no worker for its queue; it waits until one starts",
-    "waiting_for_worker": "it waits for a worker that has time",
-    "waiting_for_dataset": "it waits until its dataset has been checked",
-    "waiting_to_retry": "an attempt failed; it waits a while before the next",
-}
+Priority = Annotated[int | None, typer.Option(help="Higher ones of a queue go first; 0 if absent.")]
+MaxRuntime = Annotated[int | None, typer.Option(help="Seconds of running, over all attempts.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="One value, e.g. epochs=50 or hyp.lr0=0.005.")
+]
+Key = Annotated[str | None, typer.Option("--idempotency-key", help="Same key, same job.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and exit with its result.")]
+Timeout = Annotated[float | None, typer.Option(help="Longest wait in seconds.")]
 _PAGE = 100
 _LAST_LOOK_S = 1.0
 _EXIT_OF = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
@@ -51,13 +53,13 @@ def submit_command(  # one parameter an option
     model: Annotated[str, typer.Option("--model", "-m", help="YAML file, public name (yolov5n), or id.")],
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the configuration.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One value, e.g. epochs=50 or hyp.lr0=0.005.")
-    ] = None,
+    settings: Settings = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
-    key: Annotated[str | None, typer.Option("--idempotency-key", help="Same key, same job.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and exit with its result.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Longest wait in seconds.")] = None,
+    priority: Priority = None,
+    max_runtime: MaxRuntime = None,
+    key: Key = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Submit a job. With --wait: exit 0 succeeded, 1 failed, 4 cancelled, 5 timeout."""
@@ -69,14 +71,28 @@ def submit_command(  # one parameter an option
             "architecture": _architecture_id(client, model),
             "config": values,
         }
-        request |= {"name": name} if name else {}
-        request |= {"tags": tag} if tag else {}
+        request |= _given(name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
         job = client.submit(request, idempotency_key=key)
-        if not as_json:
-            out.print(job.id, markup=False)
-        if wait:
-            with _told_anyway(job, as_json=as_json):
-                job = _watch(client, job, deadline, quiet=as_json)
+        job = _submitted(client, job, deadline, wait=wait, quiet=as_json)
+    _tell_submitted(job, wait=wait, as_json=as_json)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return what was given; the service has its own defaults for the rest."""
+    return {key: value for key, value in values.items() if value is not None and value != []}
+
+
+def _submitted(client: Client, job: Job, deadline: float | None, *, wait: bool, quiet: bool) -> Job:
+    """Print the id of a new job, and wait for its end if that was asked for."""
+    if not quiet:
+        out.print(job.id, markup=False)
+    if not wait:
+        return job
+    with _told_anyway(job, as_json=quiet):
+        return _watch(client, job, deadline, quiet=quiet)
+
+
+def _tell_submitted(job: Job, *, wait: bool, as_json: bool) -> None:
     if as_json:
         print_json(job.as_json())
     if wait:
@@ -140,22 +156,8 @@ def _ended(client: Client, job_id: str, deadline: float | None) -> Job:
 def _finish(job: Job, *, quiet: bool) -> None:
     """Say how a job ended and exit with its code."""
     if not quiet:
-        _print_result(job)
+        print_result(job)
     raise typer.Exit(_EXIT_OF.get(job.status, EXIT_TIMEOUT))
-
-
-def _print_result(job: Job) -> None:
-    best = job.best or {}
-    figures = "  ".join(
-        f"{title} {best[key]:.3f}"
-        for key, title in (("map50", "mAP50"), ("map50_95", "mAP50-95"))
-        if isinstance(best.get(key), int | float)
-    )
-    out.print(f"{job.id}  {job.status}  {figures}".rstrip(), markup=False)
-    if job.error:
-        err.print(f"  {job.error.get('code')}: {describe_problem(job.error)}", markup=False)
-        if job.error.get("hint"):
-            err.print(f"  hint: {job.error['hint']}", markup=False)
 
 
 @app.command("list")
@@ -178,30 +180,24 @@ def list_command(
         print_json([job.as_json() for job in shown])
     else:
         for job in shown:
-            out.print(_row(job), markup=False)
+            out.print(row(job), markup=False)
     if len(found) > len(shown):
         err.print(f"there are more than {limit}; --limit or --all shows them", markup=False)
 
 
-def _row(job: Job) -> str:
-    progress = job.progress or {}
-    epoch, epochs = progress.get("epoch"), progress.get("epochs")
-    at = f"epoch {int(epoch) + 1}/{epochs}" if isinstance(epoch, int) and epochs else ""
-    return "  ".join(part for part in (job.id, job.status, job.name or "", at) if part)
-
-
 @app.command("show")
 def show_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
-    """Show a job as it stands."""
+    """Show a job as it stands: what it waits for, its attempts, its best, its error."""
     with connected(context) as client:
         found = client.job(job)
+        attempts = client.attempts(job)
     if as_json:
-        print_json(found.as_json())
+        print_json(found.as_json() | {"attempts": [attempt.as_json() for attempt in attempts]})
         return
-    out.print(_row(found), markup=False)
-    if found.waiting_reason:
-        out.print(f"  {_WAITS.get(found.waiting_reason, found.waiting_reason)}", markup=False)
-    _print_result(found)
+    print_state(found)
+    print_attempts(attempts)
+    if found.is_final or found.best or found.error:
+        print_result(found)
 
 
 @app.command("watch")
@@ -225,10 +221,87 @@ def watch_command(
 
 @app.command("cancel")
 def cancel_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
-    """Cancel a job; a running one stops within seconds."""
+    """Cancel a job; a running one ends within seconds."""
     with connected(context) as client:
-        found = client.cancel(job)
+        _tell(client.cancel(job), as_json=as_json)
+
+
+@app.command("stop")
+def stop_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """End a job and keep its best so far; one that has none yet is cancelled."""
+    with connected(context) as client:
+        _tell(client.stop(job), as_json=as_json)
+
+
+@app.command("pause")
+def pause_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Hold a job; a running one writes a checkpoint and gives its place back."""
+    with connected(context) as client:
+        _tell(client.pause(job), as_json=as_json)
+
+
+@app.command("activate")
+def activate_command(context: typer.Context, job: JobId, as_json: JsonFlag = False) -> None:
+    """Let a paused job go on where it was; end the wait of one before its retry."""
+    with connected(context) as client:
+        _tell(client.activate(job), as_json=as_json)
+
+
+# A number below 0 looks like an option.
+@app.command("priority", context_settings={"ignore_unknown_options": True})
+def priority_command(
+    context: typer.Context,
+    job: JobId,
+    priority: Annotated[int, typer.Argument(help="Higher ones of a queue go first; may be below 0.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Change how soon a job's turn comes."""
+    with connected(context) as client:
+        _tell(client.edit(job, {"priority": priority}), as_json=as_json)
+
+
+@app.command("delete")
+def delete_command(context: typer.Context, job: JobId) -> None:
+    """Delete a job that has ended, with its figures, log and artifacts."""
+    with connected(context) as client:
+        client.delete_job(job)
+    out.print(f"{job}  deleted", markup=False)
+
+
+@app.command("rerun")
+def rerun_command(  # one parameter an option
+    context: typer.Context,
+    job: JobId,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Another one; as in submit.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Another one; as in submit.")] = None,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON or YAML file with what is to be different.")
+    ] = None,
+    settings: Settings = None,
+    tag: Annotated[list[str] | None, typer.Option(help="In place of its tags; may be repeated.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Another priority.")] = None,
+    max_runtime: MaxRuntime = None,
+    key: Key = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit a job again, the same but for the options. Exit codes as of submit."""
+    values = read_config(config, settings or [])
+    deadline = deadline_in(timeout)
+    with connected(context) as client:
+        edits = _given(name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
+        edits |= {"config": values} if values else {}
+        edits |= {"dataset": _dataset_id(client, dataset, deadline, quiet=as_json)} if dataset else {}
+        edits |= {"architecture": _architecture_id(client, model)} if model else {}
+        made = client.rerun(job, edits, idempotency_key=key)
+        made = _submitted(client, made, deadline, wait=wait, quiet=as_json)
+    _tell_submitted(made, wait=wait, as_json=as_json)
+
+
+def _tell(job: Job, *, as_json: bool) -> None:
     if as_json:
-        print_json(found.as_json())
+        print_json(job.as_json())
     else:
-        out.print(_row(found), markup=False)
+        print_state(job)

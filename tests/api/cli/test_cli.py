@@ -9,40 +9,22 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from api.cli.config import read_config
 from api.cli.datasets import as_archive
 from api.cli.main import app
 from api.cli.session import Options, connection_file, describe_problem, find_target
-from tests.api.client.fake_service import TOKEN, WEIGHTS, FakeService, event_text, running
+from tests.api.cli.conftest import Run
+from tests.api.client.fake_service import WEIGHTS, FakeService, event_text
 from tests.support.shared import ROOT
-
-Run = Callable[..., Result]
 
 EPOCH: dict[str, Any] = {"epoch": 0, "epochs": 2, "train": {"box": 0.1, "obj": 0.2, "cls": 0.3}, "val": None}
 EPOCH |= {"precision": 0.5, "recall": 0.4, "map50": 0.45, "map50_95": 0.2, "seconds": 1.5, "best": True}
-
-
-@pytest.fixture
-def service() -> FakeService:
-    return FakeService()
-
-
-@pytest.fixture
-def run(service: FakeService) -> Iterator[Run]:
-    with running(service) as url:
-
-        def invoke(*arguments: str) -> Result:
-            environment = {"TRAINSHED_URL": url, "TRAINSHED_TOKEN": TOKEN}
-            return CliRunner().invoke(app, list(arguments), env=environment)
-
-        yield invoke
 
 
 def _streams(status: str) -> list[list[bytes | float]]:

@@ -85,7 +85,7 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("GET", "/v1/jobs/job_1/attempts"): (200, {"items": service.attempts}),
         ("GET", "/v1/workers"): (200, {"items": service.workers}),
         ("GET", "/v1/queues"): (200, {"items": service.queues}),
-        ("POST", "/v1/workers/h/train.g1/0/clear"): (200, service.workers[0]),
+        ("POST", "/v1/workers/h/train.g1/0/clear"): (200, next(iter(service.workers), None)),
         ("GET", "/v1/jobs/job_1/artifacts"): (200, {"items": [_artifact()], "next": None}),
     }
     missing = {"title": "not found", "code": "NOT_FOUND", "detail": f"no {path}"}
