@@ -27,12 +27,10 @@ from tests.support.shared import missing
 USER = "trainshed"
 _DEBIAN = Path("/usr/lib/postgresql")
 _PR_SET_PDEATHSIG = 1
-# No test pulls the plug, so nothing has to reach the disk.
+# Few tests pull the plug, so nothing has to reach the disk.
+HASTE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 OPTIONS = {
     "listen_addresses": "",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
     "shared_buffers": "64MB",
     "max_connections": "120",
     "autovacuum": "on",
@@ -69,8 +67,9 @@ def _die_with_parent() -> None:
 class PostgresServer:
     """One cluster and its server process; `stop`, `kill` and `start` keep its data."""
 
-    def __init__(self, binaries: Path, account: dict[str, Any]) -> None:
+    def __init__(self, binaries: Path, account: dict[str, Any], *, durable: bool = False) -> None:
         self._binaries = binaries
+        self._options = OPTIONS if durable else OPTIONS | HASTE
         self._account = account
         self.folder = Path(tempfile.mkdtemp(prefix="ts-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +101,7 @@ class PostgresServer:
         """Start the server and wait until it answers."""
         assert self._process is None
         command = [str(self._binaries / "postgres"), "-D", str(self.data), "-k", str(self.folder)]
-        for name, value in OPTIONS.items():
+        for name, value in self._options.items():
             command += ["-c", f"{name}={value}"]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -165,13 +164,16 @@ class PostgresServer:
             connection.execute(statement.encode())
 
 
-def make_server() -> PostgresServer:
-    """Return a server over a new cluster, not yet started; skips the test where PostgreSQL is absent."""
+def make_server(*, durable: bool = False) -> PostgresServer:
+    """Return a server over a new cluster, not yet started; skips the test where PostgreSQL is absent.
+
+    A `durable` one waits for the disk, as servers do in production.
+    """
     binaries, account = find_binaries(), _account()
     if binaries is None or account is None:
         missing("postgres", "PostgreSQL (initdb, postgres) or its user is not installed")
         raise AssertionError
-    return PostgresServer(binaries, account)
+    return PostgresServer(binaries, account, durable=durable)
 
 
 @pytest.fixture(scope="session")

@@ -119,13 +119,17 @@ def make_template(folder: Path) -> Path:
 
 
 @contextmanager
-def open_library(template: Path, folder: Path, **more: Any) -> Iterator[Library]:
-    """Open books over an empty database; a `database_url` among the settings names a migrated one."""
+def open_library(template: Path, folder: Path, *, durable: bool = False, **more: Any) -> Iterator[Library]:
+    """Open books over an empty database; a `database_url` among the settings names a migrated one.
+
+    `durable` lets writes reach the disk, as they do in production.
+    """
     settings = short_settings(folder, **more)
     if settings.database_url is None:
         shutil.copyfile(template, folder / "book.sqlite3")
     store = open_store(settings)
-    hurry(store)
+    if not durable:
+        hurry(store)
     if settings.database_url is not None:
         store.write(empty)
     try:

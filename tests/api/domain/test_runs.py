@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -19,9 +17,8 @@ from api.domain.jobs import JobBook
 from api.domain.leasing import Held
 from api.domain.records import Artifact, EpochRow, JobStatus
 from api.domain.settings import Settings, allow_simulation
-from api.domain.store import open_store
 from tests.api.domain.conftest import OpenBooks
-from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, hurry, pointer
+from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, pointer
 
 CRASH = Failure(FailureCode.CRASHED, "signal 11", evidence={"signal": 11})
 VERDICT = Failure(FailureCode.CONFIG_INVALID, "batch 0", place="/batch", value="0")
@@ -404,16 +401,6 @@ def claim_all(book: JobBook, worker: str) -> list[str]:
     return mine
 
 
-def claim_in_process(settings_json: str, worker: str) -> list[str]:
-    settings = Settings.model_validate_json(settings_json)
-    store = open_store(settings)
-    hurry(store)
-    try:
-        return claim_all(JobBook(store, settings), worker)
-    finally:
-        store.close()
-
-
 def submit_many(library: Library, count: int) -> set[str]:
     """Queue one job by the book and copies of its row, in one transaction; return the claims to come."""
     first = library.submit().id
@@ -425,15 +412,6 @@ def submit_many(library: Library, count: int) -> set[str]:
 
     library.store.write(copy)
     return {f"{job_id}/1" for job_id in ids}
-
-
-def test_four_processes_claim_each_job_once(library: Library) -> None:
-    made = submit_many(library, 200)
-    settings = library.settings.model_dump_json()
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        claimed = list(pool.map(claim_in_process, [settings] * 4, [f"w{n}" for n in range(4)]))
-    together = [job for mine in claimed for job in mine]
-    assert sorted(together) == sorted(made)
 
 
 def test_four_threads_claim_each_job_once(library: Library) -> None:
