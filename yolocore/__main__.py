@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train_command(options)
     except CoreError as error:
         print(f"error {error.code}: {error.message}", file=sys.stderr)
-        for problem in error.problems[1:]:
+        for problem in error.problems:
+            if problem.message in error.message:
+                continue
             print(f"  {problem.pointer or problem.file or ''} {problem.message}", file=sys.stderr)
         return 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -161,10 +161,12 @@ class _Run:
         self.wiring = wiring = self._settle(plan, network, snapshot)
         identity = self._identity()
         longer = snapshot is not None and check_resumed(snapshot, identity, self._warn)
-        output = self._output(plan, identity)
         position, rank = snapshot.position if snapshot else None, self.group.rank if self.group else 0
-        files = output if isinstance(output, RunFolder) else nullcontext()
-        with closing(wiring.train_loader(position, rank=rank)) as loader, files:
+        with ExitStack() as stack:
+            loader = stack.enter_context(closing(wiring.train_loader(position, rank=rank)))
+            output = self._output(plan, identity)  # nothing is on disk before all is known to fit
+            if isinstance(output, RunFolder):
+                stack.enter_context(output)
             evaluator = wiring.evaluator() if self.is_first else None
             trainer = wiring.trainer(
                 network,
