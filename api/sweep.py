@@ -289,6 +289,7 @@ def _needless(job_folder: Path, pointed: str | None) -> list[Path]:
         kept.add(max(found)[-1])
     return [
         *(path for *_, path in sorted(found) if path not in kept),
+        *job_folder.glob("attempts/*/*.part"),
         *job_folder.glob("attempts/*/checkpoints/*.part"),
         *job_folder.glob("attempts/*/artifacts/*.part"),
     ]
