@@ -25,6 +25,7 @@ from tests.support.small_disk import MIB, SmallDisk, small_disk
 
 HOLD = {"batches": 10, "batch_s": 0.01, "hold": (1, 5)}
 GO_ON = {"batches": 10, "batch_s": 0.01}
+PAGE_BYTES = 4096
 FULL_CODES = {"DISK_FULL", "STORAGE_ERROR"}
 
 
@@ -94,17 +95,22 @@ def test_a_checkpoint_that_finds_no_room(tmp_path: Path) -> None:
 def test_a_journal_that_finds_no_room_for_a_while(tmp_path: Path) -> None:
     """Its lines wait in the run, which goes on; once there is room again nothing lacks."""
     with stack_on("jobs", tmp_path, checkpoint_every_s=60.0) as (stack, disk):
-        job = held_job(stack, batches=250)
+        job = held_job(stack, batches=600, batch_s=0.001)
         watcher = Watcher(stack, job.id)
         disk.fill()
-        before = len(stack.journal(job.id, 1))
-        stack.set_pace(**GO_ON | {"batches": 250})
-        time.sleep(1.0)
-        assert len(stack.journal(job.id, 1)) <= before + 1
+        journal = stack.attempt_folder(job.id, 1) / "events.jsonl"
+        room = -journal.stat().st_size % PAGE_BYTES
+        end = journal.stat().st_size + room
+        stack.set_pace(batches=600, batch_s=0.01)
+        until(lambda: journal.stat().st_size == end, "the last page of the journal to be full", 20)
+        time.sleep(0.5)
+        assert journal.stat().st_size == end
         assert stack.state(job.id) == ("running", 1)
         disk.empty()
+        stack.set_pace(batches=600, batch_s=0.0005)
         recovered = until_whole(stack, job, watcher)
         assert stack.assert_whole(job, attempts=1) == 1
+        assert journal.stat().st_size > end
         record("full disk, journal: job done after space returned", recovered, "s")
 
 
