@@ -29,6 +29,9 @@ class Beats(Protocol):
     def num_beats(self) -> int:
         """Return how many heartbeats have succeeded."""
 
+    def answered_s_ago(self) -> float:
+        """Return the age of the last heartbeat that succeeded by a clock that no stop of ours holds up."""
+
     def nudge(self) -> None:
         """Ask for a heartbeat now."""
 
@@ -56,7 +59,11 @@ def parse_id(stream_id: str) -> tuple[int, int]:
 
 
 class StreamShipper:
-    """Moves whole journal lines to Redis in a thread of its own."""
+    """Moves whole journal lines to Redis in a thread of its own.
+
+    Nothing is added while the last answered heartbeat is older than `trust_s`: whoever slept that long may
+    have lost the claim, and the reaper knows before we do. Events wait in the journal meanwhile.
+    """
 
     def __init__(
         self,
@@ -68,6 +75,7 @@ class StreamShipper:
         poll_s: float,
         backoff_s: float,
         check_s: float,
+        trust_s: float,
     ) -> None:
         self._journal = journal
         self._target = target
@@ -76,6 +84,7 @@ class StreamShipper:
         self._poll_s = poll_s
         self._backoff_s = backoff_s
         self._check_s = check_s
+        self._trust_s = trust_s
         self._wire: Wire | None = None
         self._shipped = 0
         self._checked_at = 0.0
@@ -145,7 +154,11 @@ class StreamShipper:
         if create is None:
             self._resync(wire)
             return self._poll_s
-        answers = wire.transaction([*self._commands(events, create=create), self._expire(self._target.ttl_s)])
+        commands = [*self._commands(events, create=create), self._expire(self._target.ttl_s)]
+        # Last of all: what lies between the question and the write is what a stop can still slip into.
+        if not self._is_trusted():
+            return self._poll_s
+        answers = wire.transaction(commands)
         if any(answer is None or isinstance(answer, redis.ResponseError) for answer in answers[:-1]):
             # Missing (nil), or its last id is not what we thought (refused): look again.
             self._resync(wire)
@@ -163,10 +176,14 @@ class StreamShipper:
         if self._finish_by is not None or due:
             before = self._shipped
             self._resync(wire)
-            if self._finish_by is not None and self._missing_since is None and self._shipped == before:
+            is_whole = self._missing_since is None and self._shipped == before
+            if self._finish_by is not None and is_whole and self._is_trusted():
                 self._ended.set()
                 wire.call([self._expire(self._target.final_ttl_s)])
         return self._poll_s
+
+    def _is_trusted(self) -> bool:
+        return self._beats.answered_s_ago() <= self._trust_s
 
     def _may_create(self) -> bool | None:
         """Return False: it exists; True: it may be made; None: missing, and not yet proven ours."""

@@ -195,6 +195,8 @@ class Supervisor:
             poll_s=_SHIP_POLL_S,
             backoff_s=min(1.0, settings.heartbeat_s),
             check_s=settings.heartbeat_s,
+            # The other half is for what is under way when the claim begins to be in doubt.
+            trust_s=settings.lease_s / 2,
         )
         self._rows = rows
         rows.start()

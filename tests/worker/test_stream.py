@@ -13,15 +13,23 @@ from worker.journal import Journal
 from worker.stream import StreamShipper, StreamTarget
 
 KEY = "trainshed:events:job_1"
+TRUST_S = 22.5
 
 
 class Lease:
-    """Counts heartbeats; answers a nudge with one, unless it is lost."""
+    """Counts heartbeats; answers a nudge with one, unless it is lost. Its clock stands where it is put."""
 
     def __init__(self) -> None:
         self.count = 0
         self.nudges = 0
         self.lost = False
+        self.now = 100.0
+        self.answered_at = 100.0
+        self.questions = 0
+
+    def answered_s_ago(self) -> float:
+        self.questions += 1
+        return self.now - self.answered_at
 
     def num_beats(self) -> int:
         return self.count
@@ -66,7 +74,14 @@ def writer(tmp_path: Path) -> Writer:
 def shipper(valkey: ValkeyProcess, writer: Writer, lease: Lease, attempt: int = 1) -> StreamShipper:
     target = StreamTarget(KEY, attempt, 20_000, 600, 60, lambda event: {"e": json.dumps(event)})
     made = StreamShipper(
-        Journal(writer.path), target, lease, redis_url=valkey.url, poll_s=0.01, backoff_s=0.05, check_s=0.05
+        Journal(writer.path),
+        target,
+        lease,
+        redis_url=valkey.url,
+        poll_s=0.01,
+        backoff_s=0.05,
+        check_s=0.05,
+        trust_s=TRUST_S,
     )
     made.start()
     return made
@@ -177,3 +192,56 @@ def test_a_zombie_adds_nothing_to_a_later_attempt(valkey: ValkeyProcess, writer:
 def test_no_events_at_all(valkey: ValkeyProcess, writer: Writer) -> None:
     assert shipper(valkey, writer, Lease()).finish(5)
     assert ids(valkey) == []
+
+
+def test_whoever_slept_for_half_a_lease_ships_nothing_until_a_heartbeat_is_answered(
+    valkey: ValkeyProcess, writer: Writer
+) -> None:
+    lease = Lease()
+    running = shipper(valkey, writer, lease)
+    writer.add(4)
+    until(lambda: len(ids(valkey)) == 4)
+    # As after SIGSTOP and SIGCONT: the clock ran on, no heartbeat has been answered since.
+    lease.now += TRUST_S + 0.1
+    writer.add(6)
+    asked = lease.questions
+    until(lambda: lease.questions > asked + 5)
+    assert ids(valkey) == expected(4)
+    lease.answered_at = lease.now
+    until(lambda: len(ids(valkey)) == 10)
+    lease.now += TRUST_S
+    writer.add(1)
+    until(lambda: len(ids(valkey)) == 11)
+    assert running.finish(10)
+    assert ids(valkey) == expected(11)
+
+
+def test_a_claim_in_doubt_to_the_end_leaves_the_rest_in_the_journal(
+    valkey: ValkeyProcess, writer: Writer
+) -> None:
+    lease = Lease()
+    lease.now += TRUST_S + 0.1
+    running = shipper(valkey, writer, lease)
+    writer.add(3)
+    until(lambda: lease.questions > 5)
+    assert not running.finish(0.2)
+    assert ids(valkey) == []
+
+
+def test_a_sleeper_does_not_make_the_stream_anew(valkey: ValkeyProcess, writer: Writer) -> None:
+    lease = Lease()
+    running = shipper(valkey, writer, lease)
+    writer.add(4)
+    until(lambda: len(ids(valkey)) == 4)
+    lease.now += TRUST_S + 0.1
+    with valkey.client() as client:
+        client.flushall()
+    # A heartbeat is counted on the nudge, but its answer is an old one.
+    nudges = lease.nudges
+    until(lambda: lease.nudges > nudges)
+    asked = lease.questions
+    until(lambda: lease.questions > asked + 5)
+    assert ids(valkey) == []
+    lease.answered_at = lease.now
+    assert running.finish(10)
+    assert ids(valkey) == expected(4)
