@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 
 from api.domain.fleet import WorkerBook
-from api.domain.settings import Settings, settings_or_exit
+from api.domain.settings import Settings, allow_simulation, settings_or_exit
 from api.domain.store import Store, migrate, open_store
 from api.domain.tokens import LOCAL_PRINCIPAL, TokenBook
 from api.stack.broker import NoBrokerError, answers, find_binary, server_command, socket_path
@@ -41,6 +41,15 @@ def say(text: str) -> None:
     """Print a line at once; a stack that lost its terminal goes on without."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a line that must not be overlooked: red where a person reads it."""
+    say(f"\x1b[1;31m{text}\x1b[0m" if sys.stdout.isatty() else text)
+
+
+class SimulationError(Exception):
+    """The data folder is not one for simulated jobs."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,11 @@ class Plan:
 
 
 def make_plan(arguments: argparse.Namespace, base: Settings, environment: Mapping[str, str]) -> Plan:
-    """Resolve command line and settings; raises OSError for a port that is taken, NoBrokerError."""
+    """Resolve command line and settings.
+
+    Raises OSError for a port that is taken, NoBrokerError, and SimulationError where simulated jobs would
+    come to lie among real ones.
+    """
     data_dir = (arguments.data or base.data_dir).absolute()
     host = arguments.host or base.host
     port = free_port(host, base.port if arguments.port is None else arguments.port)
@@ -88,7 +101,17 @@ def make_plan(arguments: argparse.Namespace, base: Settings, environment: Mappin
         values["redis_url"] = f"unix://{socket_path(run_dir)}"
     if num_gpus and not environment.get("TRAINSHED_QUEUE"):
         values["queue"] = "train.g1"
+    if arguments.simulate:
+        _allow_simulation(data_dir)
+        values["simulate"] = True
     return Plan(Settings(**values), own_broker, num_gpus)
+
+
+def _allow_simulation(data_dir: Path) -> None:
+    try:
+        allow_simulation(data_dir)
+    except ValueError as error:
+        raise SimulationError(str(error)) from error
 
 
 def free_port(host: str, port: int) -> int:
@@ -197,6 +220,8 @@ def announce(plan: Plan, tokens: TokenBook) -> None:
         LOCAL_PRINCIPAL, kind="once", label="address of the start", lifetime_s=plan.settings.once_token_s
     )
     say(f"data and logs: {plan.settings.data_dir}")
+    if plan.settings.simulate:
+        warn("SIMULATED: jobs only pretend to train, no weights will come of them")
     say(f"open {plan.shown_url}/?token={once.secret}")
     say("Ctrl-C stops it; jobs that run go on at the next start")
 
@@ -264,6 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=_port, help="port to listen on; 0 takes a free one")
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
+    parser.add_argument(
+        "--simulate", action="store_true", help="only pretend to train, in a data folder made for that"
+    )
     options = parser.parse_args(arguments)
     # All that this and its members write is this user's alone: data sets, tokens, logs.
     os.umask(0o077)
@@ -273,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with FolderLock(data_dir) as lock:
             _make_private(data_dir)
             return serve(make_plan(options, settings, os.environ), lock, lifeline=options.lifeline)
-    except (FolderInUseError, NoBrokerError) as error:
+    except (FolderInUseError, NoBrokerError, SimulationError) as error:
         say(f"trainshed up: {error}")
     except OSError as error:
         say(f"trainshed up: {error.strerror or error}")

@@ -7,10 +7,12 @@ only below a folder marked as one for simulated jobs. It must not know the servi
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import math
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +47,7 @@ FORMAT: Literal["trainshed-simulated-1"] = "trainshed-simulated-1"
 NOTE = "simulated: no network was trained, these are no weights"
 MARK = "SIMULATED"  # as api.domain.settings has it
 _HELD_S = 0.02
-_LARGEST_BATCH_RATE = 1e6
+_MAX_IMAGES_PER_S = 1e6
 
 
 class HaltedError(Exception):
@@ -185,7 +187,7 @@ class Simulation:
                 batches=self.batches,
                 loss=self._losses(state.epoch + state.batch / self.batches, f"train {state.batch}"),
                 lr=self._rates(),
-                images_per_s=min(self.config.batch / max(seconds, 1e-9), _LARGEST_BATCH_RATE),
+                images_per_s=min(self.config.batch / max(seconds, 1e-9), _MAX_IMAGES_PER_S),
             )
         )
 
@@ -382,6 +384,8 @@ def main(arguments: list[str]) -> int:
         print(f"{folder} lies in no data folder for simulated jobs", file=sys.stderr)
         return INTERNAL
     hold_lifeline()
+    # As the supervisor asks a child that hangs: into the log, which is this program's standard error.
+    faulthandler.register(signal.SIGUSR1)
     control = SignalControl(folder)
     control.listen()
     return SimulatedAttempt(folder, control).run()

@@ -41,6 +41,9 @@ def up(
     context: typer.Context,
     port: Annotated[int | None, typer.Option(help="Port of the service; 0 takes a free one.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Only pretend to train, in a data folder made for that.")
+    ] = False,
 ) -> None:
     """Start the whole service on this machine and keep it up until Ctrl-C."""
     found = context.find_root().obj
@@ -48,6 +51,7 @@ def up(
     arguments = ["--data", str(found.data)]
     arguments += ["--port", str(port)] if port is not None else []
     arguments += ["--host", host] if host is not None else []
+    arguments += ["--simulate"] if simulate else []
     # In place of this process: the stack's supervisor is then the one that hears the terminal.
     os.execv(sys.executable, [sys.executable, "-m", "api.local", *arguments])
 

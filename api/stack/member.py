@@ -100,7 +100,7 @@ class Member:
         """Kill the program and whatever it started, other sessions included, and reap it."""
         if self._process is None:
             return
-        family = _family(self._process.pid)
+        family = _family(self._process.pid) + _group(self._process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for process in family:
@@ -142,6 +142,16 @@ def _family(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
+
+
+def _group(group: int) -> list[psutil.Process]:
+    """Return the processes of a group; of a leader that died they are nobody's children any more."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if process.pid != group and os.getpgid(process.pid) == group:
+                found.append(process)
+    return found
 
 
 def _await_end(family: Sequence[psutil.Process], within_s: float) -> None:

@@ -14,8 +14,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,10 @@ import redis
 from api.client import Client, Event, Job
 from api.client.follow import follow
 from api.stack.broker import socket_path
+from tests.support.members import living, until
 from tests.support.shared import ROOT
+
+__all__ = ["Follower", "RealStack", "interrupt", "living", "position", "until", "without_repeats"]
 
 # Short, but a claim must outlive the worst pause of a loaded machine with two cores.
 PERIODS = {
@@ -43,34 +44,17 @@ PERIODS = {
     "LOADER_THREADS": "1",
 }
 LEASE_S = float(PERIODS["LEASE_S"])
-_UP_WITHIN_S = 60.0
 _PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = _PATIENCE_S) -> float:
-    """Wait for a condition and return the seconds it took; fail when it does not come."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, f"waited {timeout_s:g} s in vain for: {what}"
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
-def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Return those that still run."""
-    found = []
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 class RealStack:
     """`trainshed up` on a free port; started when it is first needed, and again after it was stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
+        """Take the data folder, flags of `trainshed up`, and variables without their prefix."""
         self.folder = folder
+        self._flags = flags
+        self._environment = {f"TRAINSHED_{name}": value for name, value in {**PERIODS, **environment}.items()}
         self._process: subprocess.Popen[bytes] | None = None
         self._num_starts = 0
 
@@ -95,13 +79,13 @@ class RealStack:
             return 0.0
         self._num_starts += 1
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TRAINSHED_")}
-        short = {f"TRAINSHED_{name}": value for name, value in PERIODS.items()}
         command = [sys.executable, "-m", "api.cli.main", "--data", str(self.folder), "up", "--port", "0"]
+        command += self._flags
         with self._output_path.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**kept, **short, "CUDA_VISIBLE_DEVICES": ""},
+                env={**kept, **self._environment, "CUDA_VISIBLE_DEVICES": ""},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -167,10 +167,9 @@ class SimStack:
         for number in range(apis):
             self._add("api", number, [sys.executable, "-P", "-m", "api.server", "--lifeline"])
         for number in range(workers):
-            self._add("worker", number, _worker_command(number))
+            self._add("worker", number, _worker_command("train.cpu", number))
         if ingest:
-            command = [sys.executable, "-P", "-m", "worker.app", "--lifeline", "--queues", "ingest"]
-            self._add("ingest", 0, command)
+            self._add("ingest", 0, _worker_command("ingest", 0))
 
     def _add(self, role: str, number: int, command: list[str]) -> None:
         name = f"{role}-{number}"
@@ -484,8 +483,9 @@ class SimStack:
             return list(pool.map(self.assert_whole, jobs))
 
 
-def _worker_command(number: int) -> list[str]:
-    return [sys.executable, "-P", str(ROOT / "tests" / "support" / "sim_worker.py"), str(number)]
+def _worker_command(queue: str, number: int) -> list[str]:
+    command = [sys.executable, "-P", "-m", "worker.app", "--lifeline"]
+    return [*command, "--queues", queue, "--slot", str(number)]
 
 
 def _free_port() -> int:

@@ -196,7 +196,7 @@ class FaultProxy:
             there = asyncio.ensure_future(self._pump(reader, link, to_server=True))
             back = asyncio.ensure_future(self._pump(from_server, link, to_server=False))
             await asyncio.gather(there, back)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             link.reset()
         finally:
             self._links.discard(link)
