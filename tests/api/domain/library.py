@@ -139,12 +139,13 @@ def open_library(template: Path, folder: Path, *, durable: bool = False, **more:
 
 
 def hurry(store: Store) -> None:
-    """Let SQLite not wait for the disk: no test here pulls the plug."""
-    if store.dialect == "sqlite":
+    """Let new connections not wait for the disk: no test here pulls the plug."""
+    setting = "PRAGMA synchronous=OFF" if store.dialect == "sqlite" else "SET synchronous_commit TO off"
 
-        @event.listens_for(store.engine, "connect")
-        def _configure(connection: Any, _record: object) -> None:
-            connection.execute("PRAGMA synchronous=OFF")
+    @event.listens_for(store.engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.execute(setting)
+        connection.commit()
 
 
 def empty(conn: sa.Connection) -> None:
