@@ -8,6 +8,7 @@ only after the first event lies in the journal.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -146,6 +147,8 @@ def main(arguments: list[str]) -> int:
         return INTERNAL
     folder = Path(arguments[0]).resolve()
     hold_lifeline()
+    faulthandler.enable(sys.__stderr__)  # a segmentation fault leaves its stack in the log
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)  # asked for if the run hangs
     control = SignalControl(folder)
     control.listen()
     return Attempt(folder, control).run()

@@ -58,7 +58,7 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         "global_keyprefix": wire.PREFIX,
         "socket_timeout": settings.redis_timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,
-        "health_check_interval": HEALTH_CHECK_S,
+        "health_check_interval": max(1, min(HEALTH_CHECK_S, round(2 * settings.redis_timeout_s))),
         "visibility_timeout": 3600,
         "retry_on_timeout": True,
     }

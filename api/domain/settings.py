@@ -150,7 +150,9 @@ class Settings(BaseSettings):
     )
     stream_ttl_final_s: float = Field(DAY, gt=0, description="Life of a stream after the end of its job.")
     redis_timeout_s: float = Field(5.0, gt=0, description="Socket timeout towards Redis.")
-    sqlite_busy_timeout_s: float = Field(15.0, gt=0, description="How long SQLite waits for its lock.")
+    sqlite_busy_timeout_s: float = Field(
+        15.0, gt=0, description="How long SQLite waits for its lock, and PostgreSQL for an answer."
+    )
 
     # The browser.
     session_s: float = Field(7 * DAY, gt=0, description="Life of a browser session.")

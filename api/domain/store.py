@@ -130,7 +130,7 @@ def open_store(settings: Settings) -> Store:
 def make_engine(url: str, *, busy_timeout_s: float = 15.0) -> Engine:
     """Make an engine with the connection habits of its dialect."""
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+        return _postgres_engine(url, answer_s=busy_timeout_s)
     engine = sa.create_engine(
         url, pool_size=8, max_overflow=64, connect_args={"timeout": busy_timeout_s, "isolation_level": None}
     )
@@ -144,6 +144,22 @@ def make_engine(url: str, *, busy_timeout_s: float = 15.0) -> Engine:
     def _begin(conn: Connection) -> None:
         write = conn.get_execution_options().get("trainshed_write", True)
         conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _postgres_engine(url: str, *, answer_s: float) -> Engine:
+    """Make an engine whose connections give up on a server that says nothing for `answer_s`.
+
+    libpq would wait for ever on a line whose other end was lost without a word, and a heartbeat with it.
+    """
+    from api.domain.postgres import connect
+
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, cargs: list[Any], cparams: dict[str, Any]) -> object:
+        return connect(*cargs, **cparams, answer_s=answer_s)
 
     return engine
 
