@@ -37,6 +37,7 @@ from yolocore.spec.events import BatchDone, PhaseChange, Resume, TrainEvent
 from yolocore.train.console import line_of
 from yolocore.train.journal import JournalWriter
 
+STDERR = 2
 Wish = Literal["cancel", "stop", "pause", "drain"]
 DONE, DATA, INTERNAL, OUT_OF_MEMORY, DISK_FULL, STOPPED = 0, 65, 70, 71, 74, 75
 EXITS: Mapping[type[CoreError], int] = {
@@ -147,8 +148,8 @@ def main(arguments: list[str]) -> int:
         return INTERNAL
     folder = Path(arguments[0]).resolve()
     hold_lifeline()
-    faulthandler.enable(sys.__stderr__)  # a segmentation fault leaves its stack in the log
-    faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)  # asked for if the run hangs
+    faulthandler.enable(STDERR)  # a segmentation fault leaves its stack in the log
+    faulthandler.register(signal.SIGUSR1, STDERR, all_threads=True)  # asked for if the run hangs
     control = SignalControl(folder)
     control.listen()
     return Attempt(folder, control).run()
