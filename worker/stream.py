@@ -86,6 +86,8 @@ class StreamShipper:
         self._check_s = check_s
         self._trust_s = trust_s
         self._wire: Wire | None = None
+        # Said once while it lasts.
+        self._is_away = False
         self._shipped = 0
         self._checked_at = 0.0
         # Heartbeats counted when the stream was first seen missing; None while it exists.
@@ -140,10 +142,12 @@ class StreamShipper:
             if self._wire is None:
                 self._wire = Wire(self._url)
                 self._resync(self._wire)
+                self._is_away = False
             return self._ship(self._wire)
         except WireDownError as error:
-            _LOG.info("redis is away, events stay in the journal", key=self._target.key, error=str(error))
-            self._wire = None
+            if not self._is_away:
+                _LOG.info("redis is away, events stay in the journal", key=self._target.key, error=str(error))
+            self._wire, self._is_away = None, True
             return self._backoff_s
 
     def _ship(self, wire: Wire) -> float:
