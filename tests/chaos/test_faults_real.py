@@ -221,7 +221,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
         print(f"it struck in epoch {struck['epoch']}, after batch {struck['batch']} of {struck['batches']}")
         assert_told_whole(follower, lab, attempts=2)
         assert_as_undisturbed(lab, client, job, undisturbed, tmp_path, attempts=2)
-        assert ("queued", "retry after CRASHED") in transitions(client, job)
+        assert ("queued", "retry after KILLED") in transitions(client, job)
 
 
 @pytest.mark.slow
