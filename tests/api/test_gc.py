@@ -83,9 +83,9 @@ def test_what_cannot_be_done_is_told(
 def test_the_program(world: World) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINSHED_")}
     done = subprocess.run(
-        [sys.executable, "-m", "api.gc", "--dry-run"],
+        [sys.executable, "-m", "api.cli.main", *data(world), "gc", "--dry-run"],
         cwd=ROOT,
-        env={**environment, "TRAINSHED_DATA_DIR": str(world.settings.data_dir)},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
