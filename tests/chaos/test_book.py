@@ -76,6 +76,7 @@ def database(request: pytest.FixtureRequest, template: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_book_is_its_model(database: Database) -> None:
     counts: Counter[str] = Counter()
     few = database.name == "PostgreSQL"
