@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from api.domain import wire
 from api.domain.wire import EventId
+from api.events.frames import Frame
 
 FIRST = EventId(0, 0)
 LAST = EventId(10**17, 10**17)
@@ -33,13 +34,14 @@ _SEQ = re.compile(rb'\{"v":\d+,"seq":(\d+),')
 class WireEvent:
     """An event ready to be sent: its id, type and values, and their one-line JSON, made when asked for."""
 
-    __slots__ = ("_data", "id", "type", "values")
+    __slots__ = ("_data", "_frame", "id", "type", "values")
 
     def __init__(self, event_id: EventId, values: Mapping[str, Any]) -> None:
         self.id = event_id
         self.type = str(values["type"])
         self.values = values
         self._data: str | None = None
+        self._frame: Frame | None = None
 
     @property
     def data(self) -> str:
@@ -47,6 +49,13 @@ class WireEvent:
         if self._data is None:
             self._data = wire.dumps(self.values)
         return self._data
+
+    @property
+    def frame(self) -> Frame:
+        """The message that tells it; one for all watchers."""
+        if self._frame is None:
+            self._frame = Frame(self.type, self.data, id=str(self.id))
+        return self._frame
 
 
 def _from_stream(stream_id: bytes, fields: Mapping[bytes, bytes]) -> WireEvent | None:

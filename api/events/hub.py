@@ -83,6 +83,10 @@ class Subscription:
         self._items.append(item)
         self._ready.set()
 
+    def next_now(self) -> Item | None:
+        """Return the next item if it is there."""
+        return self._items.popleft() if self._items else None
+
     async def next(self) -> Item:
         """Wait for the next item; after Lagged or Closing there is none."""
         while not self._items:

@@ -7,29 +7,17 @@ hole in the ids is filled from the history before the next event is told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from api.domain.wire import EventId
 from api.events.figures import Snapshot
+from api.events.frames import PING, Frame
 from api.events.history import LAST, History, WireEvent
 from api.events.hub import Changed, Closing, Item, Lagged, Look, Subscription
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _SHOWN = ("status", "attempt", "wish", "error", "waiting_reason")
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One event to be sent: `data` is one-line JSON or a snapshot; only events of the run carry an id."""
-
-    event: str
-    data: str | Snapshot | None
-    id: str | None = None
-
-
-PING = Frame("ping", None)
 
 
 class JobWatch:
@@ -40,13 +28,18 @@ class JobWatch:
         self._snapshot = snapshot
         self._last = after
 
-    async def frames(self, subscription: Subscription, *, ping_s: float) -> AsyncIterator[Frame]:
+    async def frames(self, subscription: Subscription, *, ping_s: float) -> AsyncGenerator[Frame]:
         """Tell everything until the job ends, the watcher lags or the process stops."""
         yield Frame("job", self._snapshot)
         async for frame in self._catch_up():
             yield frame
         while self._snapshot["status"] not in FINAL:
             item = await _next(subscription, ping_s)
+            if isinstance(item, WireEvent) and self._follows(item):
+                # What nearly always comes, without the detour for what may.
+                self._last = item.id
+                yield item.frame
+                continue
             if isinstance(item, Lagged):
                 yield Frame("lagged", {"last_event_id": str(self._last)})
             if isinstance(item, Lagged | Closing):
@@ -75,6 +68,11 @@ class JobWatch:
             case _:
                 yield PING
 
+    def _follows(self, event: WireEvent) -> bool:
+        last = self._last
+        is_next = event.id.attempt == last.attempt and event.id.seq == last.seq + 1
+        return is_next and event.id.attempt >= self._snapshot["attempt"]
+
     async def _tell(self, event: WireEvent) -> AsyncIterator[Frame]:
         # A zombie of an earlier attempt can still write where the stream was lost and made anew.
         if event.id <= self._last or event.id.attempt < self._snapshot["attempt"]:
@@ -83,12 +81,12 @@ class JobWatch:
             async for frame in self._catch_up(event.id):
                 yield frame
         self._last = event.id
-        yield Frame(event.type, event.data, id=str(event.id))
+        yield event.frame
 
     async def _catch_up(self, until: EventId = LAST) -> AsyncIterator[Frame]:
         async for event in self._history.between(self._last, until):
             self._last = event.id
-            yield Frame(event.type, event.data, id=str(event.id))
+            yield event.frame
 
 
 async def is_read_up(history: History, snapshot: Snapshot, after: EventId) -> bool:
@@ -101,7 +99,7 @@ async def is_read_up(history: History, snapshot: Snapshot, after: EventId) -> bo
 
 async def list_frames(
     subscription: Subscription, snapshots: Sequence[Snapshot], *, ping_s: float
-) -> AsyncIterator[Frame]:
+) -> AsyncGenerator[Frame]:
     """Tell the snapshots of several jobs, and again each that changed, at the pace the book is polled."""
     told = {str(snapshot["id"]): snapshot for snapshot in snapshots}
     for snapshot in snapshots:
@@ -126,6 +124,8 @@ async def list_frames(
 
 async def _next(subscription: Subscription, ping_s: float) -> Item | None:
     """Return the next item; None after a silence of `ping_s`."""
+    if (item := subscription.next_now()) is not None:
+        return item
     try:
         async with asyncio.timeout(ping_s):
             return await subscription.next()
