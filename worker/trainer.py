@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, TextIO, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -171,12 +171,12 @@ class Attempt:
         except CoreError as error:
             code, result = self._failed(error)
         except Exception as error:  # noqa: BLE001 - the top of a process: the last one to name it
-            traceback.print_exc()
+            say(traceback.format_exc())
             code, result = self._crashed(error)
         try:
             journal.close()
         except OSError as error:
-            print(f"the journal could not be written to its end: {error}", file=sys.stderr)
+            say(f"the journal could not be written to its end: {error}")
             code = code or DISK_FULL
         return self._write(result, code)
 
@@ -186,7 +186,7 @@ class Attempt:
             journal.emit(event)
             line = line_of(event)
             if line is not None:
-                print(time.strftime("%H:%M:%S"), line, flush=True)
+                say(f"{time.strftime('%H:%M:%S')} {line}", sys.stdout)
 
         return tell
 
@@ -226,7 +226,7 @@ class Attempt:
             raise ConfigError(f"config.json cannot be used: {error}", place="config.json") from error
 
     def _failed(self, error: CoreError) -> tuple[int, dict[str, Any]]:
-        print(f"failed: {error.code}: {error.message}", file=sys.stderr)
+        say(f"failed: {error.code}: {error.message}")
         code = next((EXITS[kind] for kind in type(error).__mro__ if kind in EXITS), INTERNAL)
         evidence: dict[str, Any] = {"batches_done": self.num_batches}
         if error.code != type(error).code:  # the book knows the classes; the finer name is for people
@@ -258,9 +258,18 @@ class Attempt:
             temporary.write_text(json.dumps(result, ensure_ascii=False))
             temporary.replace(path)
         except OSError as error:
-            print(f"result.json could not be written: {error}", file=sys.stderr)
+            say(f"result.json could not be written: {error}")
             return code or DISK_FULL
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return code
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Print a line to the log, which may be on a full disk: whoever needs room most says so by its name."""
+    with contextlib.suppress(OSError):
+        print(text, file=to or sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:

@@ -50,7 +50,10 @@ def halves(stack: SimStack) -> list[str]:
     attempts = "jobs/*/attempts/*/{{}}/*.part"
     found = [
         str(path)
-        for pattern in ("blobs/tmp/*", attempts.format("checkpoints"), attempts.format("artifacts"))
+        for pattern in (
+            "blobs/tmp/*",
+            *(attempts.format(name) for name in ("", "checkpoints/", "artifacts/")),
+        )
         for path in stack.folder.glob(pattern)
     ]
     for path in stack.settings.images_root.rglob("*"):
@@ -112,6 +115,20 @@ def test_a_journal_that_finds_no_room_for_a_while(tmp_path: Path) -> None:
         assert stack.assert_whole(job, attempts=1) == 1
         assert journal.stat().st_size > end
         record("full disk, journal: job done after space returned", recovered, "s")
+
+
+def test_a_log_that_finds_no_room(tmp_path: Path) -> None:
+    """What is said to people is lost, with no other harm than that: the failure keeps its name."""
+    talk = {"logs": 40, "log_bytes": 2000}
+    with stack_on("jobs", tmp_path) as (stack, disk):
+        job = held_job(stack, **talk)
+        disk.fill()
+        stack.set_pace(**GO_ON, **talk)
+        until_it_failed(stack, job)
+        disk.empty()
+        stack.await_state(job.id, "succeeded")
+        stack.assert_whole(job)
+        assert set(codes(stack, job)) == {"DISK_FULL"}
 
 
 def test_the_disk_of_the_blobs(tmp_path: Path) -> None:
