@@ -33,6 +33,7 @@ from tests.chaos.real_stack import (
     until,
     without_repeats,
 )
+from tests.support.figures import record
 from tests.support.shapes import TINY_MODEL, write_shapes
 from tests.support.shared import ROOT
 from yolocore.train.checkpoint import load_checkpoint
@@ -180,8 +181,11 @@ def assert_told_whole(follower: Follower, lab: Lab, *, attempts: int) -> None:
     assert resumed == list(range(2, attempts + 1))
 
 
-def await_next_attempt(lab: Lab, job: Job, since: float) -> str:
-    """Wait until the job trains again as attempt 2; return how long that took, in words."""
+def await_next_attempt(lab: Lab, job: Job, since: float, *, what: str, target_s: float) -> str:
+    """Wait until the job trains again as attempt 2; record how long that took, and return it in words.
+
+    `target_s` is how soon it is promised to be queued again.
+    """
     sql = "SELECT status, attempt FROM jobs WHERE id = ?"
     until(lambda: lab.stack.query(sql, job.id)[0] != ("running", 1), "the end of attempt 1")
     queued = time.monotonic() - since
@@ -194,6 +198,8 @@ def await_next_attempt(lab: Lab, job: Job, since: float) -> str:
 
     until(trains_or_ended, "a batch of attempt 2")
     assert lab.stack.query(sql, job.id)[0] == ("running", 2)
+    record(f"{what} killed: work queued again", queued, "s", target_s)
+    record(f"{what} killed: trains again", time.monotonic() - since, "s")
     return (
         f"queued again after {queued:.1f} s, claimed after {claimed:.1f} s,"
         f" training after {time.monotonic() - since:.1f} s"
@@ -216,7 +222,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
         lab.await_middle(job)
         since = time.monotonic()
         trainer.kill()
-        print(f"trainer killed: {await_next_attempt(lab, job, since)}")
+        print(f"trainer killed: {await_next_attempt(lab, job, since, what='trainer', target_s=5.0)}")
         *_, struck = (line for line in lab.stack.journal(job.id, 1) if line["type"] == "batch")
         print(f"it struck in epoch {struck['epoch']}, after batch {struck['batch']} of {struck['batches']}")
         assert_told_whole(follower, lab, attempts=2)
@@ -237,8 +243,10 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(
         since = time.monotonic()
         worker.kill()
         orphaned = until(lambda: not living([trainer]), "the end of the trainer", 3)
+        record("real worker killed: its trainer gone", orphaned, "s", 1.0)
         print(f"worker killed: its trainer was gone after {orphaned:.2f} s")
-        print(f"worker killed: {await_next_attempt(lab, job, since)} (the lease is {LEASE_S:g} s)")
+        told = await_next_attempt(lab, job, since, what="real worker", target_s=LEASE_S + 5)
+        print(f"worker killed: {told} (the lease is {LEASE_S:g} s)")
         assert_told_whole(follower, lab, attempts=2)
         assert_as_undisturbed(lab, client, job, undisturbed, tmp_path, attempts=2)
         assert ("queued", "retry after WORKER_LOST") in transitions(client, job)
