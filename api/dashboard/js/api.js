@@ -59,7 +59,14 @@ export async function listPages(path, pages) {
 
 export const listJobs = (/** @type {number} */ pages = 1) => listPages("/v1/jobs", pages);
 export const getJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}`);
-export const cancelJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}/cancel`, { method: "POST" });
+/** @param {string} id @param {string} verb cancel, stop, pause or activate */
+export const orderJob = (id, verb) => request(`/v1/jobs/${id}/${verb}`, { method: "POST" });
+/** @param {string} id @param {string} key the idempotency key */
+export const rerunJob = (id, key) => postJson(`/v1/jobs/${id}/rerun`, {}, { "Idempotency-Key": key });
+export const deleteJob = (/** @type {string} */ id) => request(`/v1/jobs/${id}`, { method: "DELETE" });
+/** @param {string} id @param {{ priority?: number, name?: string, tags?: string[] }} edits */
+export const editJob = (id, edits) =>
+  request(`/v1/jobs/${id}`, { method: "PATCH", body: JSON.stringify(edits), headers: { "Content-Type": "application/json", "If-Match": "*" } });
 export const listArtifacts = (/** @type {string} */ id) => request(`/v1/jobs/${id}/artifacts`);
 export const listTransitions = (/** @type {string} */ id) => request(`/v1/jobs/${id}/transitions`);
 export const listDatasets = () => listPages("/v1/datasets", 20);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { bestOf, emptyCurves, isAfter, position, reduce, remainingSeconds } from "../js/models/curves.js";
 import { count, duration, figure, size } from "../js/models/format.js";
+import { ordersOf, readPriority, waitingText } from "../js/models/orders.js";
 import { parseRoute } from "../js/models/routes.js";
 import { buildConfig, fieldsOf, readField, withPreset } from "../js/models/schema.js";
 
@@ -116,4 +117,32 @@ test("the place in the run and its best", () => {
   state = reduce(state, { ...epoch("1-4", 1), fitness: 0.4, map50: 0.7 });
   assert.deepEqual(position(state), { share: 0.5, epoch: 3, epochs: 4 });
   assert.equal(bestOf(state), 0.6);
+});
+
+test("a job offers what its state allows", () => {
+  const labels = (/** @type {any} */ job) => ordersOf(job).map((order) => order.label + (order.pending ? " (told)" : ""));
+  const best = { map50: 0.5 };
+  assert.deepEqual(labels({ status: "queued" }), ["Run again", "Hold", "Cancel"]);
+  assert.deepEqual(labels({ status: "queued", waiting_reason: "waiting_to_retry", best }), ["Run again", "Retry now", "Hold", "Stop", "Cancel"]);
+  assert.deepEqual(labels({ status: "running", wish: null }), ["Run again", "Pause", "Stop", "Cancel"]);
+  assert.deepEqual(labels({ status: "running", wish: "pause" }), ["Run again", "Pausing… (told)", "Do not pause", "Stop", "Cancel"]);
+  assert.deepEqual(labels({ status: "running", wish: "stop" }), ["Run again", "Stopping… (told)", "Cancel"]);
+  assert.deepEqual(labels({ status: "running", wish: "cancel" }), ["Run again", "Cancelling… (told)"]);
+  assert.deepEqual(labels({ status: "paused" }), ["Run again", "Go on", "Cancel"]);
+  assert.deepEqual(labels({ status: "paused", best }), ["Run again", "Go on", "Stop", "Cancel"]);
+  for (const status of ["succeeded", "failed", "cancelled"]) assert.deepEqual(labels({ status }), ["Run again", "Delete"]);
+});
+
+test("why a job waits is told with its place and time", () => {
+  const job = { queue: "train.g1", waiting_reason: "waiting_for_worker", queue_position: 3, estimated_start_at: 500 };
+  assert.equal(waitingText(job, 300), "for a worker that has time; number 3 of train.g1; may start in about 3 min 20 s");
+  assert.equal(waitingText({ ...job, queue_position: null }, 499.5), "for a worker that has time; may start any moment");
+  assert.equal(waitingText({ waiting_reason: "owner_limit", queue_position: null, estimated_start_at: null }, 0), "as many of your jobs run as may");
+  assert.equal(waitingText({ waiting_reason: "something_new" }, 0), "something_new");
+  assert.equal(waitingText({ waiting_reason: null }, 0), "");
+});
+
+test("a priority is a whole number within bounds", () => {
+  assert.deepEqual(["5", "-1000", "0", " 7 "].map(readPriority), [5, -1000, 0, 7]);
+  assert.deepEqual(["", " ", "1.5", "x", "1001", "-1001"].map(readPriority), [null, null, null, null, null, null]);
 });

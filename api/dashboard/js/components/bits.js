@@ -5,6 +5,10 @@ import { useEffect, useState } from "preact/hooks";
 /** @param {{ status: string }} props */
 export const Status = ({ status }) => html`<span class=${`status status-${status}`}>${status}</span>`;
 
+/** @param {{ job: any }} props */
+export const Simulated = ({ job }) =>
+  job.simulated ? html`<span class="status simulated" title="No network is trained; its files are no weights.">simulated</span>` : null;
+
 /** @param {{ value: number, label: string }} props value 0..1 */
 export const Progress = ({ value, label }) => {
   const percent = Math.round(Math.min(Math.max(value || 0, 0), 1) * 100);

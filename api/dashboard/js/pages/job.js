@@ -1,14 +1,14 @@
-// One job: live curves, progress, log, artifacts, history.
+// One job: what may be done with it, live curves, progress, log, artifacts, history.
 import { html } from "htm/preact";
 import { useEffect, useReducer, useState } from "preact/hooks";
 import * as api from "../api.js";
-import { Facts, ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
+import { Facts, ProblemBox, Progress, Simulated, Status, useLoaded } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { bestOf, emptyCurves, position, reduce, remainingSeconds } from "../models/curves.js";
 import { count, duration, figure, moment, size } from "../models/format.js";
+import { randomKey } from "../models/keys.js";
+import { FINAL, ordersOf, readPriority, waitingText } from "../models/orders.js";
 import { share } from "./jobs.js";
-
-const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 
 /**
  * Follow a job over its event stream.
@@ -92,20 +92,47 @@ function Timeline({ id, revision }) {
     ${item.reason && html` <span class="muted">${item.reason}</span>`}</li>`)}</ol></section>`;
 }
 
-/** @param {{ job: any, curves: import("../models/curves.js").Curves, live: boolean, onCancel: () => void }} props */
-function Header({ job, curves, live, onCancel }) {
+/** @param {{ job: any, onChange: (text: string) => void }} props */
+function Priority({ job, onChange }) {
+  const [text, setText] = useState(/** @type {string | null} */ (null));
+  const shown = text ?? String(job.priority);
+  const value = readPriority(shown);
+  const send = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (value !== null && value !== job.priority) onChange(shown);
+    setText(null);
+  };
+  return html`<form class="priority" onSubmit=${send}><label>Priority
+    <input name="priority" type="number" min="-1000" max="1000" value=${shown} aria-invalid=${value === null}
+      onInput=${(/** @type {any} */ event) => setText(event.target.value)} /></label>
+    <button class="plain" disabled=${value === null || value === job.priority} title="Higher ones of a queue go first.">Set</button></form>`;
+}
+
+/** @param {{ job: any, busy: boolean, onOrder: (verb: string) => void, onPriority: (text: string) => void }} props */
+function Orders({ job, busy, onOrder, onPriority }) {
+  return html`<div class="orders" role="group" aria-label="Commands">
+    ${ordersOf(job).map((order) => html`<button key=${order.verb + order.label} class=${order.danger ? "danger" : "plain"} title=${order.title}
+      disabled=${busy || !!order.pending} onClick=${() => onOrder(order.verb)}>${order.label}</button>`)}
+    ${!FINAL.has(job.status) && html`<${Priority} job=${job} onChange=${onPriority} />`}</div>`;
+}
+
+/** @param {{ job: any, curves: import("../models/curves.js").Curves, live: boolean, commands: any }} props */
+function Header({ job, curves, live, commands }) {
   const done = FINAL.has(job.status);
   const last = curves.epochs.at(-1);
   const left = remainingSeconds(curves) ?? job.progress?.eta_s;
   const { share: liveShare, epoch, epochs } = position(curves);
+  const waiting = waitingText(job, Date.now() / 1000);
   return html`<header>
     <div class="head"><h1>${job.name || job.id}</h1>
-      <div><${Status} status=${job.status} /> ${!done && html`<span class=${live ? "live" : "muted"}>${live ? "live" : "connecting…"}</span>
-        <button class="danger" onClick=${onCancel} disabled=${job.wish === "cancel"}>${job.wish === "cancel" ? "Cancelling…" : "Cancel"}</button>`}</div></div>
+      <div><${Simulated} job=${job} /> <${Status} status=${job.status} /> ${!done && html`<span class=${live ? "live" : "muted"}>${live ? "live" : "connecting…"}</span>`}</div></div>
+    ${commands}
+    ${job.simulated && html`<p class="muted">Nothing is trained here: figures are made up, and its files are no weights.</p>`}
+    ${job.parent && html`<p class="muted">A rerun of <a href=${`#/jobs/${job.parent}`}>${job.parent}</a></p>`}
     <${Progress} value=${done ? share(job) : Math.max(share(job), liveShare)} label="Progress" />
     ${job.error && html`<div class="problem" role="alert"><strong>${job.error.message}</strong> <code>${job.error.code}</code>
       ${job.error.hint && html`<p>${job.error.hint}</p>`}</div>`}
-    ${job.waiting_reason && html`<p class="muted">Waiting: ${job.waiting_reason}</p>`}
+    ${waiting && html`<p class="muted" role="status">Waiting: ${waiting}</p>`}
     <${Facts} rows=${[
       ["Phase", (done ? "" : curves.phase || job.phase) || "–"],
       ["Epoch", epochs ? `${epoch} of ${epochs}` : "–"],
@@ -122,13 +149,26 @@ function Header({ job, curves, live, onCancel }) {
 export function JobPage({ id }) {
   const { job, setJob, curves, live, problem } = useJob(id);
   const [failure, setFailure] = useState(/** @type {any} */ (null));
+  const [busy, setBusy] = useState(false);
+  const [key] = useState(randomKey);
   if (!job) return html`<main><${ProblemBox} problem=${problem} />${!problem && html`<p class="muted">Loading…</p>`}</main>`;
-  const cancel = () => api.cancelJob(id).then(setJob, setFailure);
+  const act = (/** @type {Promise<any>} */ asked, /** @type {(answer: any) => void} */ then) => {
+    setBusy(true);
+    setFailure(null);
+    asked.then(then, setFailure).finally(() => setBusy(false));
+  };
+  const order = (/** @type {string} */ verb) => {
+    if (verb === "rerun") act(api.rerunJob(id, key), (made) => (location.hash = `#/jobs/${made.id}`));
+    else if (verb !== "delete") act(api.orderJob(id, verb), setJob);
+    else if (confirm("Delete this job, its figures, log and artifacts?")) act(api.deleteJob(id), () => (location.hash = "#/"));
+  };
+  const setPriority = (/** @type {string} */ text) => act(api.editJob(id, { priority: Number(text) }), setJob);
   const done = FINAL.has(job.status);
+  const commands = html`<${Orders} job=${job} busy=${busy} onOrder=${order} onPriority=${setPriority} />`;
   return html`<main>
     <p><a href="#/">← All jobs</a></p>
     <${ProblemBox} problem=${failure} />
-    <${Header} job=${job} curves=${curves} live=${live} onCancel=${cancel} />
+    <${Header} job=${job} curves=${curves} live=${live} commands=${commands} />
     <${Charts} curves=${curves} />
     <div class="grid">
       <${Log} id=${id} running=${!done} />

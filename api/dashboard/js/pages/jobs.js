@@ -2,8 +2,9 @@
 import { html } from "htm/preact";
 import { useState } from "preact/hooks";
 import * as api from "../api.js";
-import { ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
+import { ProblemBox, Progress, Simulated, Status, useLoaded } from "../components/bits.js";
 import { figure, moment } from "../models/format.js";
+import { waitingText } from "../models/orders.js";
 
 /** @param {any} job @returns {number} share of the epochs done */
 export function share(job) {
@@ -13,10 +14,18 @@ export function share(job) {
   return ((progress.epoch ?? 0) + (progress.batches ? (progress.batch ?? 0) / progress.batches : 0)) / progress.epochs;
 }
 
+/** @param {any} job @returns {string} what is said beside its state */
+function note(job) {
+  if (job.status === "running") return job.wish ? `to ${job.wish}` : job.phase || "";
+  if (job.status !== "queued") return "";
+  if (job.waiting_reason === "no_worker") return "no worker";
+  return job.queue_position == null ? "" : `number ${job.queue_position}`;
+}
+
 /** @param {{ job: any }} props */
 const Row = ({ job }) => html`<tr>
-  <td><a href=${`#/jobs/${job.id}`}>${job.name || job.id}</a></td>
-  <td><${Status} status=${job.status} />${job.status === "running" && job.phase && html` <span class="muted">${job.phase}</span>`}</td>
+  <td><a href=${`#/jobs/${job.id}`}>${job.name || job.id}</a> <${Simulated} job=${job} /></td>
+  <td title=${waitingText(job, Date.now() / 1000)}><${Status} status=${job.status} />${note(job) && html` <span class="muted">${note(job)}</span>`}</td>
   <td class="wide"><${Progress} value=${share(job)} label=${`Progress of ${job.name || job.id}`} /></td>
   <td class="number">${job.progress?.epochs ? `${Math.min((job.progress.epoch ?? 0) + 1, job.progress.epochs)} / ${job.progress.epochs}` : "–"}</td>
   <td class="number">${figure(job.best?.map50)}</td>
