@@ -172,13 +172,16 @@ class Hub:
     async def subscribe(self, jobs: Sequence[str], *, live: bool = True) -> AsyncIterator[Subscription]:
         """Subscribe to jobs; without `live` only to changes of their rows.
 
-        What enters a stream after this returned is offered, as long as Redis answers.
+        What enters a stream after this returned is offered, as long as Redis answers; so is the state of the
+        rows with the next look into the book, whenever it changed last.
         """
         subscription = Subscription(jobs, limit=self._queue_limit, live=live)
         if self.closing:
             subscription.offer(Closing())
         for job in subscription.jobs:
-            self._channels.setdefault(job, _Channel()).subscriptions.add(subscription)
+            channel = self._channels.setdefault(job, _Channel())
+            channel.subscriptions.add(subscription)
+            channel.shown = None
         try:
             if live:
                 await self._place_cursors()

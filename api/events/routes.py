@@ -61,7 +61,7 @@ async def job_events(
     history, snapshot = await anyio.to_thread.run_sync(_look_up, service, caller, job_id)
     if last is not None and await is_read_up(history, snapshot, last):
         raise AlreadyReadError
-    return FrameResponse(_followed(service, caller, job_id, history, last or FIRST))
+    return FrameResponse(_followed(service, JobWatch(history, snapshot, last or FIRST), job_id))
 
 
 def _look_up(service: Services, caller: Principal, job_id: str) -> tuple[History, Snapshot]:
@@ -69,15 +69,14 @@ def _look_up(service: Services, caller: Principal, job_id: str) -> tuple[History
 
 
 @asynccontextmanager
-async def _followed(
-    service: Services, caller: Principal, job_id: str, history: History, after: EventId
-) -> AsyncIterator[AsyncIterator[Frame]]:
-    async with service.hub.subscribe([job_id]) as subscription:
-        # Read again: whatever changed before the subscription is in here, whatever comes after is offered.
-        snapshot = await anyio.to_thread.run_sync(service.jobs.snapshot, caller, job_id)
-        frames = JobWatch(history, snapshot, after).frames(subscription, ping_s=service.settings.sse_ping_s)
-        async with aclosing(frames):
-            yield frames
+async def _followed(service: Services, watch: JobWatch, job_id: str) -> AsyncIterator[AsyncIterator[Frame]]:
+    ping_s = service.settings.sse_ping_s
+    # Whatever changed since the snapshot was read is offered, too.
+    async with (
+        service.hub.subscribe([job_id]) as subscription,
+        aclosing(watch.frames(subscription, ping_s=ping_s)) as frames,
+    ):
+        yield frames
 
 
 @router.get(
@@ -93,8 +92,8 @@ async def list_events(
     While a job runs, its `progress` is as fresh as its event stream.
     """
     jobs = list(dict.fromkeys(job))
-    await anyio.to_thread.run_sync(_snapshots, service, caller, jobs)
-    return FrameResponse(_listed(service, caller, jobs))
+    snapshots = await anyio.to_thread.run_sync(_snapshots, service, caller, jobs)
+    return FrameResponse(_listed(service, jobs, snapshots))
 
 
 def _snapshots(service: Services, caller: Principal, jobs: Sequence[str]) -> list[dict[str, Any]]:
@@ -103,10 +102,9 @@ def _snapshots(service: Services, caller: Principal, jobs: Sequence[str]) -> lis
 
 @asynccontextmanager
 async def _listed(
-    service: Services, caller: Principal, jobs: Sequence[str]
+    service: Services, jobs: Sequence[str], snapshots: Sequence[Snapshot]
 ) -> AsyncIterator[AsyncIterator[Frame]]:
     async with service.hub.subscribe(jobs, live=False) as subscription:
-        found = await anyio.to_thread.run_sync(_snapshots, service, caller, jobs)
-        fresh = [service.hub.freshened(snapshot) for snapshot in found]
+        fresh = [service.hub.freshened(snapshot) for snapshot in snapshots]
         async with aclosing(list_frames(subscription, fresh, ping_s=service.settings.sse_ping_s)) as frames:
             yield frames

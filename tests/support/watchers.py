@@ -1,18 +1,20 @@
 """Many watchers of event streams in one process: `python -m tests.support.watchers CONFIG`, over raw sockets.
 
-CONFIG is JSON: port, token, jobs, watchers, slow (how many of them hardly read), seconds, share (of the
-watchers that reconnect a second). It tells what it reaches and takes orders line by line:
+CONFIG is JSON: port, token, jobs, history (events each job has already), watchers, slow (how many of them
+hardly read), seconds, share (of the watchers that reconnect a second). It tells what it reaches and takes
+orders line by line:
 
-1. it connects all and tells `connected`; 2. at `run` it lets watchers reconnect for `seconds` and tells
-`ran`; 3. at a line {job: seq} it waits until all but the slow have read so far and tells `reached`; 4. it
-waits for the end of their streams and tells its report. A client of the HTTP library would cost more than
-the server.
+1. it connects all, reads the history and tells `connected`; 2. at `run` it lets watchers reconnect for
+`seconds` and tells `ran`; 3. at a line {job: seq} it waits until all but the slow have read so far and tells
+`reached`; 4. it waits for the end of their streams and tells its report. A client of the HTTP library would
+cost more than the server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
 import socket
@@ -76,8 +78,8 @@ class Watcher:
         if b" 200 " not in status:
             self._tally.losses.append(status.decode(errors="replace"))
         self._writer, self._is_leaving = writer, False
-        # Only what happens from now on is live; what is caught up with is as old as the watcher was away.
-        self._since = time.time()
+        # Live is what happens once the snapshot has come; what is caught up with is as old as the absence.
+        self._since = math.inf
         self._task = asyncio.create_task(self._read(reader))
 
     async def reconnect(self) -> None:
@@ -106,6 +108,8 @@ class Watcher:
 
     def _take(self, message: bytes, now: float) -> None:
         self.lagged = self.lagged or b"event: lagged" in message
+        if b"event: job" in message:
+            self._since = min(self._since, now)
         match = _ID.search(message)
         if match is None or b"event: end" in message:
             return
@@ -189,6 +193,7 @@ async def main(config: dict[str, Any]) -> None:
     quick = [item for item in watchers if not item.is_slow]
     began = time.monotonic()
     await all_of([item.connect for item in watchers])
+    assert await reach(quick, dict.fromkeys(config["jobs"], config["history"])) == []
     tell(connected=len(watchers), seconds=time.monotonic() - began)
     assert await order() == "run"
     await churn(quick, config)
