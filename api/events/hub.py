@@ -291,7 +291,7 @@ class Hub:
             channel = self._channels.get(job)
             if channel is None:
                 continue
-            shown = (snapshot["revision"], snapshot.get("waiting_reason"))
+            shown = (snapshot["revision"], snapshot.get("waiting_reason"), snapshot.get("queue_position"))
             batch = latest.get(job, channel.latest)
             is_changed = shown != channel.shown
             is_further = batch is not None and (channel.latest is None or batch.id != channel.latest.id)
