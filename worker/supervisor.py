@@ -21,10 +21,12 @@ from api.domain import wire
 from api.domain.blobs import BlobStore
 from api.domain.errors import Fenced, StoreUnavailable
 from api.domain.failures import Failure, FailureCode
+from api.domain.jobs import JobBook
 from api.domain.records import Artifact, Claim, Pointer
 from api.domain.records import Wish as BookWish
 from api.domain.runs import RunBook
 from api.domain.settings import Settings
+from worker import tensorboard
 from worker.attempt import (
     AttemptFolder,
     MissingCheckpointError,
@@ -320,7 +322,20 @@ class Supervisor:
                 self._log.warning("not archived", name=path.name, error=str(error))
             else:
                 found.append(Artifact(path.name, "log", blob.sha256, blob.size_bytes, media_type))
+        if self._settings.tensorboard:
+            found += self._tensorboard()
         return found
+
+    def _tensorboard(self) -> list[Artifact]:
+        """Store the epochs that count as a TensorBoard file; it is no reason to withhold the verdict."""
+        name, book = tensorboard.file_name(self._job_id), self._tools.book
+        try:
+            rows = JobBook(book.store, book.settings).epochs(self._job_id)
+            blob = self._tools.blobs.put_bytes(tensorboard.event_file_of(rows, created_s=time.time()))
+        except (OSError, StoreUnavailable) as error:
+            self._log.warning("no TensorBoard file", error=str(error))
+            return []
+        return [Artifact(name, "table", blob.sha256, blob.size_bytes, tensorboard.MEDIA_TYPE)]
 
     def _persist(self, write: Callable[[], _T]) -> _T:
         """Write to a database that may be away, as long as the claim holds; raises Fenced when it is lost."""
