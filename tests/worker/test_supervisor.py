@@ -108,9 +108,7 @@ def test_a_job_runs_to_its_end(books: Books, valkey: ValkeyProcess, make_slot: M
 def test_a_tensorboard_file_is_left_by_option(books: Books, make_slot: MakeSlot) -> None:
     submitted = books.submit(epochs=2)
     assert train_next(make_slot(tensorboard=True)) is True
-    (kept,) = [
-        artifact for artifact in books.jobs.artifacts(submitted.id) if ".tfevents." in artifact.name
-    ]
+    (kept,) = [artifact for artifact in books.jobs.artifacts(submitted.id) if ".tfevents." in artifact.name]
     assert b"metrics/mAP_0.5" in books.blobs.read_bytes(kept.sha256)
 
 
