@@ -165,10 +165,24 @@ class JobBook(OrderBook):
         query = sa.select(t.jobs.c.id, t.jobs.c.revision).where(t.jobs.c.id.in_(list(job_ids)))
         return self.store.read(lambda conn: {row.id: row.revision for row in conn.execute(query)})
 
-    def waiting(self, jobs: Sequence[Job]) -> dict[str, Waiting]:
-        """Return what each queued one of these jobs waits for, by id, however many they are."""
+    def waiting(self, jobs: Sequence[Job]) -> Sequence[tuple[Job, Waiting | None]]:
+        """Return these jobs, each queued one with what it waits for, however many they are.
+
+        The queued ones are read anew in the same snapshot: one that was claimed since it was read comes back
+        running, never as queued without a place.
+        """
         now = self.clock.wall()
-        return self.store.read(lambda conn: waiting.look(conn, jobs, self.settings, now))
+        queued = [job.id for job in jobs if job.status is JobStatus.QUEUED]
+        if not queued:
+            return [(job, None) for job in jobs]
+
+        def look(conn: Connection) -> tuple[dict[str, Job], dict[str, Waiting]]:
+            query = sa.select(t.jobs).where(t.jobs.c.id.in_(queued))
+            fresh = {row["id"]: rows.job(row) for row in conn.execute(query).mappings()}
+            return fresh, waiting.look(conn, list(fresh.values()), self.settings, now)
+
+        fresh, reasons = self.store.read(look)
+        return [(fresh.get(job.id, job), reasons.get(job.id)) for job in jobs]
 
     def queues(self) -> Sequence[QueueState]:
         """Return every queue of jobs that has work or slots, by name."""

@@ -62,7 +62,10 @@ class Store:
         return self.engine.dialect.name
 
     def read(self, fn: Callable[[Connection], T]) -> T:
-        """Run a function that only looks, and return its values; raises StoreUnavailable."""
+        """Run a function that only looks, and return its values; raises StoreUnavailable.
+
+        All it sees is of one moment, on either database.
+        """
         return self._run(fn, write=False)
 
     def write(self, fn: Callable[[Connection], T]) -> T:
@@ -114,6 +117,9 @@ class Store:
     def _once(self, fn: Callable[[Connection], T], *, write: bool) -> T:
         with self.engine.connect() as raw:
             conn = raw.execution_options(trainshed_write=write)
+            if not write and conn.dialect.name != "sqlite":
+                # SQLite's transactions are snapshots anyway; PostgreSQL's default takes one per statement.
+                conn = conn.execution_options(isolation_level="REPEATABLE READ")
             with conn.begin():
                 value = fn(conn)
         assert not isinstance(value, CursorResult | Iterator), "return values, not a cursor"

@@ -130,8 +130,7 @@ class JobService:
 
     def views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
         """Make the views of rows; what they wait for is asked once for all."""
-        waiting = self.book.waiting(jobs)
-        return [JobView.of(job, waiting.get(job.id)) for job in jobs]
+        return [JobView.of(job, reason) for job, reason in self.book.waiting(jobs)]
 
     def snapshot(self, caller: Principal, job_id: str) -> dict[str, Any]:
         """Return the JSON of one, as events carry it; raises NotFound."""

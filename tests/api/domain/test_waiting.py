@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine import Connection
 
+from api.domain import tables as t
 from api.domain.failures import Failure, FailureCode
 from api.domain.fleet import WorkerBook
-from api.domain.records import Job, QueueState, Waiting, WaitingReason
+from api.domain.records import Job, JobStatus, QueueState, Waiting, WaitingReason
 from tests.api.domain.conftest import OpenBooks
 from tests.api.domain.library import OTHER, QUEUE, Library
 
@@ -19,9 +22,14 @@ def slot(library: Library, number: int = 0, *, state: str = "idle", queue: str =
     book.announce(f"h/{queue}/{number}", queue=queue, host="h", pid=1, version="0", state=state)
 
 
+def reasons(library: Library, *jobs: Job) -> dict[str, Waiting | None]:
+    return {job.id: reason for job, reason in library.jobs.waiting(jobs)}
+
+
 def why(library: Library, job: Job) -> Waiting:
-    now = library.jobs.get(job.id)
-    return library.jobs.waiting([now])[job.id]
+    reason = reasons(library, library.jobs.get(job.id))[job.id]
+    assert reason is not None
+    return reason
 
 
 def ran(library: Library, seconds: float) -> None:
@@ -34,8 +42,38 @@ def ran(library: Library, seconds: float) -> None:
 def test_nothing_waits_that_is_not_queued(library: Library) -> None:
     paused, running = library.submit(), library.running().job
     library.jobs.pause(paused.id)
-    assert library.jobs.waiting([library.jobs.get(paused.id), running]) == {}
-    assert library.jobs.waiting([]) == {}
+    now = [library.jobs.get(paused.id), running]
+    assert library.jobs.waiting(now) == [(job, None) for job in now]
+    assert library.jobs.waiting([]) == []
+
+
+def test_a_job_that_moved_on_since_it_was_read_is_told_as_it_is(library: Library) -> None:
+    claimed, deleted, other = (library.submit() for _ in range(3))
+    library.claim()
+    library.jobs.cancel(deleted.id)
+    library.jobs.delete(deleted.id)
+    seen = library.jobs.waiting([claimed, deleted, other])
+    assert [(job.id, job.status) for job, _ in seen] == [
+        (claimed.id, JobStatus.RUNNING),
+        (deleted.id, JobStatus.QUEUED),
+        (other.id, JobStatus.QUEUED),
+    ]
+    assert [reason.position if reason else None for _, reason in seen] == [None, None, 1]
+
+
+@pytest.mark.parametrize("open_books", ["postgresql"], indirect=True)
+def test_a_read_sees_one_moment(library: Library) -> None:
+    # On SQLite nobody can write while a rollback journal is read; a WAL's reader keeps its snapshot.
+    job = library.submit()
+
+    def look_twice(conn: Connection) -> tuple[int, int]:
+        revision = sa.select(t.jobs.c.revision).where(t.jobs.c.id == job.id)
+        first = conn.execute(revision).scalar_one()
+        library.claim()
+        return first, conn.execute(revision).scalar_one()
+
+    first, second = library.store.read(look_twice)
+    assert first == second < library.jobs.get(job.id).revision
 
 
 def test_a_dataset_and_a_retry(library: Library) -> None:
@@ -78,10 +116,10 @@ def test_positions_are_the_order_of_claims(library: Library) -> None:
     elsewhere, paused = library.submit(queue="train.g1"), library.submit(priority=9)
     library.jobs.pause(paused.id)
     jobs = [library.jobs.get(job.id) for job in (low, old, new, high, elsewhere, paused)]
-    found = library.jobs.waiting(jobs)
-    assert [found[job.id].position for job in (high, old, new, low, elsewhere)] == [1, 2, 3, 4, 1]
+    found = {job.id: reason.position for job, reason in library.jobs.waiting(jobs) if reason}
+    assert [found[job.id] for job in (high, old, new, low, elsewhere)] == [1, 2, 3, 4, 1]
     # What others wait for changes nothing about a page of one.
-    assert library.jobs.waiting([jobs[0]])[low.id].position == 4
+    assert why(library, low).position == 4
     assert [library.claim().job.id for _ in range(4)] == [high.id, old.id, new.id, low.id]
 
 
