@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import postgres, postgres_url
@@ -10,3 +11,13 @@ __all__ = ["postgres", "postgres_url"]
 
 settings.register_profile("trainshed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("trainshed")
+
+# A long form that hangs is ended too, but not at the limit of those that may take 30 seconds.
+_SLOW_S = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests without a limit of their own more time."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_S))
