@@ -323,17 +323,52 @@ def test_a_pipeline_waits_for_a_worker_and_learns_of_the_cancel(lab: Lab, tmp_pa
     assert "waiting_for_worker" in output or "no_worker" in output, output
 
 
+def batches_behind(lab: Lab, job: Job) -> int:
+    """Return how many told batches of attempt 1 its last checkpoint does not hold."""
+    journal = lab.stack.journal(job.id, 1)
+    saved = [event for event in journal if event["type"] == "checkpoint"][-1]
+    told = [event for event in journal if event["type"] == "batch"][-1]
+    # A checkpoint names the batch that comes next.
+    place = saved["epoch"] * told["batches"] + saved["batch"]
+    return max(0, told["epoch"] * told["batches"] + told["batch"] + 1 - place)
+
+
 @pytest.mark.slow
-def test_a_stopped_stack_checkpoints_and_the_next_start_goes_on(
+def test_a_worker_told_to_end_hands_over_real_training(
     lab: Lab, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with lab.stack.client() as client:
+        job = lab.submit(client)
+        follower = Follower(lab.stack, job)
+        lab.await_middle(job, epoch=0)
+        trainer, worker = lab.stack.trainer(), lab.stack.train_worker()
+        lab.await_middle(job)
+        since = time.monotonic()
+        worker.terminate()
+        until(lambda: not living([trainer, worker]), "the end of the worker", 20)
+        record("real worker told to end: it has ended", time.monotonic() - since, "s")
+        record("real worker told to end: the checkpoint is old", batches_behind(lab, job), "batches", 1)
+        assert batches_behind(lab, job) <= 1
+        assert_told_whole(follower, lab, attempts=2)
+        assert_as_undisturbed(lab, client, job, undisturbed, tmp_path, attempts=2)
+        assert ("queued", "drained") in transitions(client, job)
+        assert client.job(job.id).as_json()["failures"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_stopped_stack_checkpoints_and_the_next_start_goes_on(
+    lab: Lab, undisturbed: Undisturbed, tmp_path: Path, how: signal.Signals
 ) -> None:
     with lab.stack.client() as client:
         job = lab.submit(client)
     lab.await_middle(job, epoch=0)
     family = lab.stack.family()
     lab.await_middle(job)
-    lab.stack.process.send_signal(signal.SIGTERM)
-    stopped = until(lambda: lab.stack.process.poll() is not None, "the end of the stack", 20)
+    since = time.monotonic()
+    lab.stack.process.send_signal(how)
+    until(lambda: lab.stack.process.poll() is not None, "the end of the stack", 20)
+    record(f"real stack, {how.name}: all has ended", time.monotonic() - since, "s", 10.0)
     assert lab.stack.process.returncode == 0 and living(family) == [], lab.stack.output
     sql = "SELECT status, failures, preemptions, pointer FROM jobs WHERE id = ?"
     ((status, failures, preemptions, pointer),) = lab.stack.query(sql, job.id)
@@ -342,9 +377,9 @@ def test_a_stopped_stack_checkpoints_and_the_next_start_goes_on(
     place = json.loads(pointer)
     assert (place["epoch"], place["batch"]) == (saved["epoch"], saved["batch"])
     assert (lab.stack.attempt_folder(job.id, 1) / saved["path"]).is_file()
-    up = lab.stack.ensure_up()
-    at = f"epoch {saved['epoch']}, batch {saved['batch']}"
-    print(f"stack stopped in {stopped:.1f} s at {at}, up again in {up:.1f} s")
+    record(f"real stack, {how.name}: the checkpoint is old", batches_behind(lab, job), "batches", 1)
+    assert batches_behind(lab, job) <= 1
+    lab.stack.ensure_up()
     with lab.stack.client() as client:
         follower = Follower(lab.stack, job)
         assert_told_whole(follower, lab, attempts=2)
