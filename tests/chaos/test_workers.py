@@ -110,9 +110,10 @@ def await_end(processes: list[psutil.Process], since: float) -> float | None:
     return time.monotonic() - since
 
 
-def kill_workers(folder: Path, kills: int) -> None:
+def kill_workers(folder: Path, kills: int, book_url: str | None) -> None:
     random = seeded(f"{kills} kills of a worker")
-    with SimStack(folder / "data", workers=3, lease_s=LEASE_S, reaper_gap_s=1.5) as stack:
+    periods = {"lease_s": LEASE_S, "reaper_gap_s": 1.5}
+    with SimStack(folder / "data", workers=3, database_url=book_url, **periods) as stack:
         stack.set_pace(**PACE)
         lanes = [Lane(stack, Random(random.random())) for _ in range(2)]
         with ThreadPoolExecutor(2) as pool:
@@ -121,14 +122,14 @@ def kill_workers(folder: Path, kills: int) -> None:
         assert stack.children() == []
 
 
-def test_workers_killed_at_random_moments(tmp_path: Path) -> None:
-    kill_workers(tmp_path, 5)
+def test_workers_killed_at_random_moments(tmp_path: Path, book_url: str | None) -> None:
+    kill_workers(tmp_path, 5, book_url)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_workers_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    kill_workers(tmp_path, 20)
+def test_workers_killed_at_twenty_random_moments(tmp_path: Path, book_url: str | None) -> None:
+    kill_workers(tmp_path, 20, book_url)
 
 
 @pytest.fixture(scope="module")

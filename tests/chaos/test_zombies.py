@@ -28,8 +28,9 @@ HELD = (1, 5)
 
 
 @contextlib.contextmanager
-def sim_stack(folder: Path, workers: int) -> Iterator[SimStack]:
-    with SimStack(folder / "data", workers=workers, lease_s=LEASE_S, reaper_gap_s=1.5) as stack:
+def sim_stack(folder: Path, workers: int, book_url: str | None) -> Iterator[SimStack]:
+    periods = {"lease_s": LEASE_S, "reaper_gap_s": 1.5}
+    with SimStack(folder / "data", workers=workers, database_url=book_url, **periods) as stack:
         yield stack
 
 
@@ -101,8 +102,10 @@ def await_zombie_s_end(stack: SimStack, worker: Program, job: Job) -> None:
     time.sleep(1.0)
 
 
-def test_a_zombie_that_wakes_before_the_next_claim_stores_nothing(tmp_path: Path) -> None:
-    with sim_stack(tmp_path, workers=1) as stack:
+def test_a_zombie_that_wakes_before_the_next_claim_stores_nothing(
+    tmp_path: Path, book_url: str | None
+) -> None:
+    with sim_stack(tmp_path, workers=1, book_url=book_url) as stack:
         job, watcher, worker = start_and_freeze(stack)
         # Still in the middle of its epoch, with more to tell than its worker has read.
         stack.set_pace(**PACE, hold=(2, 5))
@@ -122,8 +125,10 @@ def test_a_zombie_that_wakes_before_the_next_claim_stores_nothing(tmp_path: Path
         assert stack.assert_whole(job, watchers=[watcher]) == 2
 
 
-def test_a_finished_zombie_that_wakes_before_the_next_claim_stores_nothing(tmp_path: Path) -> None:
-    with sim_stack(tmp_path, workers=1) as stack:
+def test_a_finished_zombie_that_wakes_before_the_next_claim_stores_nothing(
+    tmp_path: Path, book_url: str | None
+) -> None:
+    with sim_stack(tmp_path, workers=1, book_url=book_url) as stack:
         job, watcher, worker = start_and_freeze(stack)
         let_the_child_end(stack, job)
         await_taken_back(stack, job)
@@ -134,8 +139,10 @@ def test_a_finished_zombie_that_wakes_before_the_next_claim_stores_nothing(tmp_p
         assert stack.assert_whole(job, watchers=[watcher]) == 2
 
 
-def test_a_zombie_that_wakes_beside_the_next_attempt_stores_nothing(tmp_path: Path) -> None:
-    with sim_stack(tmp_path, workers=2) as stack:
+def test_a_zombie_that_wakes_beside_the_next_attempt_stores_nothing(
+    tmp_path: Path, book_url: str | None
+) -> None:
+    with sim_stack(tmp_path, workers=2, book_url=book_url) as stack:
         job, watcher, worker = start_and_freeze(stack)
         let_the_child_end(stack, job)
         stack.set_pace(**PACE, hold=(2, 2))
@@ -152,8 +159,10 @@ def test_a_zombie_that_wakes_beside_the_next_attempt_stores_nothing(tmp_path: Pa
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["child ended", "child still trains"])
-def test_a_zombie_that_wakes_after_the_end_changes_nothing(tmp_path: Path, ended: bool) -> None:
-    with sim_stack(tmp_path, workers=2) as stack:
+def test_a_zombie_that_wakes_after_the_end_changes_nothing(
+    tmp_path: Path, book_url: str | None, ended: bool
+) -> None:
+    with sim_stack(tmp_path, workers=2, book_url=book_url) as stack:
         job, watcher, worker = start_and_freeze(stack)
         if ended:
             let_the_child_end(stack, job)
