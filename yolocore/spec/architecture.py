@@ -52,7 +52,10 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `sources` as written (negative = relative), `args` bound by name, where it stood."""
+    """One row: `sources` as written (negative = relative), `args` bound by name, where it stood.
+
+    `source_marks` are the (line, column) of each number in `from`.
+    """
 
     index: int
     section: str
@@ -62,6 +65,7 @@ class Row:
     args: dict[str, Any]
     line: int
     column: int
+    source_marks: tuple[tuple[int, int], ...] = ()
 
     @property
     def place(self) -> str:
@@ -252,7 +256,7 @@ class _Reader:
         sources = self._sources(node.items[0], place, index)
         number = self._number(node.items[1], place, index)
         word, args = self._module(node, place, index)
-        return Row(index, place, sources, number, word, args, node.line, node.column)
+        return Row(index, place, sources, number, word, args, node.line, node.column, _marks(node.items[0]))
 
     def _sources(self, node: Node, place: str, index: int) -> int | tuple[int, ...]:
         value = plain(node)
@@ -333,6 +337,11 @@ class _Reader:
         arguments = row.items[3]
         assert isinstance(arguments, Sequence)
         return self._anchors(arguments.items[1])
+
+
+def _marks(node: Node) -> tuple[tuple[int, int], ...]:
+    items = node.items if isinstance(node, Sequence) else (node,)
+    return tuple((item.line, item.column) for item in items)
 
 
 def _switch(value: Any) -> bool:

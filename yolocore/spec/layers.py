@@ -15,7 +15,10 @@ from yolocore.spec.sketch import Shape
 
 @dataclass(frozen=True)
 class Layer:
-    """One row, resolved; `sources` are row numbers (-1 = the picture), shapes (channels, rows, columns)."""
+    """One row, resolved; `sources` are row numbers (-1 = the picture), shapes (channels, rows, columns).
+
+    `num_activations` are the values one picture leaves in it for the backward pass.
+    """
 
     index: int
     sources: tuple[int, ...]
@@ -31,6 +34,8 @@ class Layer:
     flops: int
     place: str
     line: int
+    column: int
+    num_activations: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ def _layer_summary(layer: Layer) -> dict[str, Any]:
         "num_parameters": layer.num_parameters,
         "gflops": round(layer.flops / 1e9, 6),
         "line": layer.line,
+        "column": layer.column,
     }
 
 

@@ -27,6 +27,7 @@ MAX_LEVELS = 5  # the loss weighs the levels against each other, by weights know
 MAX_PARAMETERS = 1_000_000_000
 MAX_ENTRIES = 20_000
 MAX_ACTIVATION_BYTES = 16 * 2**30
+TIMES = "\u00d7"
 
 
 def plan_architecture(
@@ -61,9 +62,10 @@ class _Map:
 class _RowError(ValueError):
     """A row that cannot be planned."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, mark: tuple[int, int] | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.mark = mark
 
 
 class _Planner:
@@ -111,10 +113,11 @@ class _Planner:
             )
         return count
 
-    def _fail(self, row: Row, code: str, message: str) -> None:
-        self.problems.append(
-            Problem(code, f"{row.section}: {message}", line=row.line, column=row.column, row=row.index)
-        )
+    def _fail(self, row: Row, code: str, message: str, mark: tuple[int, int] | None = None) -> None:
+        named = message if message.startswith(row.word) else f"{row.word}: {message}"
+        line, column = mark or (row.line, row.column)
+        said = f"{row.section}: row {row.index} {named}"
+        self.problems.append(Problem(code, said, line=line, column=column, row=row.index))
 
     def plan(self, imgsz: tuple[int, int]) -> Plan:
         """Walk the rows and return the plan."""
@@ -124,7 +127,6 @@ class _Planner:
             if any(problem.code == "TOO_LARGE" for problem in self.problems):
                 break
         raise_problems(self.arch.source, self.problems)
-        self._check_memory()
         self._note_unused()
         strides, anchors = self._levels()
         raise_problems(self.arch.source, self.problems)
@@ -158,7 +160,7 @@ class _Planner:
             _check_inputs(row, len(inputs))
             layer, out = self._layer(row, sources, inputs, sketch)
         except _RowError as error:
-            self._fail(row, error.code, str(error))
+            self._fail(row, error.code, str(error), error.mark)
             return None
         except SketchError as error:
             self._fail(row, "BAD_SHAPE", f"{row.word}: {error}")
@@ -196,6 +198,8 @@ class _Planner:
             flops=sketch.operations,
             place=row.section,
             line=row.line,
+            column=row.column,
+            num_activations=sketch.elements,
         )
         return layer, out
 
@@ -241,15 +245,15 @@ class _Planner:
     def _join(self, row: Row, sources: tuple[int, ...], inputs: list[_Map]) -> _Map:
         """Return the concatenation, or name the two rows that do not meet."""
         first = inputs[0]
-        for source, item in zip(sources[1:], inputs[1:], strict=True):
+        for place, (source, item) in enumerate(zip(sources[1:], inputs[1:], strict=True), 1):
             a, b = first.shape, item.shape
             if (a.h, a.w) != (b.h, b.w) or first.stride != item.stride:
                 message = (
-                    f"Concat joins {_called(sources[0])} ({a.h} x {a.w}, stride {_told(first.stride)}) with "
-                    f"{_called(source)} ({b.h} x {b.w}, stride {_told(item.stride)}); "
-                    "the maps must be of one size"
+                    f"Concat joins {a.h}{TIMES}{a.w} from {_called(sources[0])} with {b.h}{TIMES}{b.w} from "
+                    f"{_called(source)}; the maps must be of one size (their strides are "
+                    f"{_told(first.stride)} and {_told(item.stride)})"
                 )
-                raise _RowError("SIZE_MISMATCH", message)
+                raise _RowError("SIZE_MISMATCH", message, row.source_marks[place])
         return replace(first, shape=first.shape._replace(c=sum(item.shape.c for item in inputs)))
 
     def _check_size(self, row: Row, sketch: Sketch) -> None:
@@ -260,15 +264,13 @@ class _Planner:
             )
         if len(self.entries) + len(sketch.entries) > MAX_ENTRIES:
             raise _RowError("TOO_LARGE", f"more than {MAX_ENTRIES:,} tensors")
-
-    def _check_memory(self) -> None:
-        size = 4 * self.elements
+        size = 4 * (self.elements + sketch.elements)
         if size > MAX_ACTIVATION_BYTES:
             message = (
-                f"a picture of {self.picture.shape.h} x {self.picture.shape.w} needs {size / 2**30:.1f} GiB "
-                f"of activations, at most {MAX_ACTIVATION_BYTES / 2**30:.0f} are allowed"
+                f"up to here a picture of {self.picture.shape.h}{TIMES}{self.picture.shape.w} needs "
+                f"{size / 2**30:.1f} GiB of activations, {MAX_ACTIVATION_BYTES / 2**30:.0f} are allowed"
             )
-            raise_problems(self.arch.source, [Problem("TOO_LARGE", message)])
+            raise _RowError("TOO_LARGE", message)
 
     def _levels(self) -> tuple[tuple[float, ...], tuple[tuple[tuple[float, float], ...], ...]]:
         """Return strides and anchors of the head, anchors turned round where they run against the strides."""
@@ -296,8 +298,8 @@ class _Planner:
         for side, cells in ((picture.h, item.shape.h), (picture.w, item.shape.w)):
             if side % item.stride == 0 and cells != side / item.stride:
                 message = (
-                    f"{row.word}: {_called(source)} has {item.shape.h} x {item.shape.w} cells of stride "
-                    f"{_told(item.stride)} for a picture of {picture.h} x {picture.w}; the grid does not fit"
+                    f"{_called(source)} has {item.shape.h}{TIMES}{item.shape.w} cells of stride "
+                    f"{_told(item.stride)} for a picture of {picture.h}{TIMES}{picture.w}: no whole grid"
                 )
                 self._fail(row, "GRID_MISMATCH", message)
                 return
@@ -317,7 +319,9 @@ class _Planner:
         for row in self.arch.rows[:-1]:
             if row.index not in used:
                 message = f"{row.section}: nothing takes the output of row {row.index} ({row.word})"
-                self.warnings.append(Problem("UNUSED_ROW", message, line=row.line, row=row.index))
+                self.warnings.append(
+                    Problem("UNUSED_ROW", message, line=row.line, column=row.column, row=row.index)
+                )
 
 
 def _check_inputs(row: Row, count: int) -> None:
@@ -342,7 +346,9 @@ def _sketch_block(sketch: Sketch, row: Row, args: dict[str, Any], repeats: int, 
             message = f"a repeated {row.word} keeps its width, found {before.c} in and {shape.c} out"
             raise _RowError("BAD_CHANNELS", message)
         if not all(1 <= side <= 2 * MAX_SIDE for side in (shape.h, shape.w)) or shape.c > MAX_WIDTH * 4:
-            raise _RowError("TOO_LARGE", f"{row.word} puts out {shape.c} channels of {shape.h} x {shape.w}")
+            raise _RowError(
+                "TOO_LARGE", f"{row.word} puts out {shape.c} channels of {shape.h}{TIMES}{shape.w}"
+            )
     return _Map(shape, stride)
 
 

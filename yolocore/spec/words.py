@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from yolocore.spec.arithmetic import SumError, looks_like_sum, work_out
+
 MAX_WIDTH = 65_536
 MAX_KERNEL = 63
 MAX_REPEATS = 100
@@ -110,7 +112,10 @@ def parse_activation(text: object) -> Activation:
 
 
 def literal(value: Any) -> Any:
-    """Return what a text argument stands for: None, True, False or a number in quotes; else the text."""
+    """Return what a text argument stands for: None, True, False, a number or a sum of them; else the text.
+
+    Raises ArgumentError for a sum that cannot be worked out.
+    """
     if not isinstance(value, str):
         return value
     named = {"None": None, "True": True, "False": False}
@@ -118,6 +123,11 @@ def literal(value: Any) -> Any:
         return named[value]
     if _NUMBER.match(value):
         return float(value) if "." in value else int(value)
+    if looks_like_sum(value):
+        try:
+            return work_out(value)
+        except SumError as error:
+            raise ArgumentError(f"is no sum that can be worked out: {error}") from None
     return value
 
 
@@ -363,6 +373,10 @@ def bind_arguments(word: Word, values: Sequence[Any]) -> dict[str, Any]:
         try:
             bound[param.name] = param.check(literal(values[position]))
         except ArgumentError as error:
-            text = " (expressions are not accepted)" if isinstance(values[position], str) else ""
+            text = (
+                " (expressions are not accepted, but sums of numbers are)"
+                if isinstance(values[position], str)
+                else ""
+            )
             raise ArgumentError(f"{word.name}: {param.name} {error}{text}", position) from None
     return bound

@@ -104,8 +104,8 @@ def test_maps_that_do_not_meet_are_named_with_both_rows() -> None:
     )
     problem = refused(text)
     assert (problem.code, problem.row, problem.line) == ("SIZE_MISMATCH", 2, 6)
-    assert "row 1 (160 x 160, stride 4)" in problem.message
-    assert "row 0 (320 x 320, stride 2)" in problem.message
+    assert problem.column == 11
+    assert "row 2 Concat joins 160\u00d7160 from row 1 with 320\u00d7320 from row 0" in problem.message
 
 
 def test_a_grid_that_does_not_fit_its_stride_is_refused() -> None:
