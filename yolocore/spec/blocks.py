@@ -192,12 +192,14 @@ def cross_conv(
 def spp(t: Sketch, key: str, x: Shape, c2: int, k: tuple[int, ...] = (5, 9, 13)) -> Shape:
     """Spatial pyramid pooling."""
     y = conv(t, f"{key}.cv1", x, hidden(x.c, 0.5))
+    t.pools(y, len(k), joined=1)
     return conv(t, f"{key}.cv2", y._replace(c=y.c * (len(k) + 1)), c2)
 
 
 def sppf(t: Sketch, key: str, x: Shape, c2: int, k: int = 5) -> Shape:
     """Spatial pyramid pooling by one pool three times."""
     y = conv(t, f"{key}.cv1", x, hidden(x.c, 0.5))
+    t.pools(y, 3, joined=3)  # two pools keep their inputs besides the joined map
     return conv(t, f"{key}.cv2", y._replace(c=y.c * 4), c2)
 
 
@@ -346,10 +348,8 @@ def max_pool(
     """Maximum over windows."""
     if padding > kernel_size // 2:
         raise SketchError(f"padding {padding} is more than half the kernel {kernel_size}")
-    step = stride or kernel_size
-    h, w = (conv_size(size, kernel_size, step, padding) for size in (x.h, x.w))
-    t.elements += x.c * h * w
-    return Shape(x.c, h, w)
+    h, w = (conv_size(size, kernel_size, stride or kernel_size, padding) for size in (x.h, x.w))
+    return t.pools(Shape(x.c, h, w))
 
 
 def zero_pad(t: Sketch, key: str, x: Shape, padding: tuple[int, int, int, int]) -> Shape:

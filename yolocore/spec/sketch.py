@@ -83,6 +83,11 @@ class Sketch:
         self.operations += 8 * x.c * x.h * x.w
         self.elements += 2 * x.c * x.h * x.w
 
+    def pools(self, y: Shape, times: int = 1, *, joined: int = 0) -> Shape:
+        """Note the outputs of pools, where their maxima lie (8 bytes each), and maps joined with them."""
+        self.elements += (3 * times + joined) * math.prod(y)
+        return y
+
     def linear(self, key: str, tokens: int, c1: int, c2: int, *, bias: bool = False) -> None:
         """Note a linear layer over a number of tokens."""
         self.parameter(f"{key}.weight", c2, c1)
