@@ -23,6 +23,7 @@ from api.dashboard.routes import mount_dashboard
 from api.datasets import routes as dataset_routes
 from api.domain.records import Principal
 from api.domain.settings import Settings, get_settings
+from api.domain.uploads import UploadBook
 from api.events import routes as event_routes
 from api.fleet import routes as fleet_routes
 from api.jobs import results as result_routes
@@ -31,11 +32,15 @@ from api.loops.nudges import Nudges
 from api.loops.run import run_loops
 from api.openapi import DescribedApp
 from api.services import Services, open_services
+from api.uploads import tus
+from api.uploads.parts import PartStore
+from api.uploads.service import UploadService
 
 log = logging.getLogger("trainshed.api")
 
 ROUTERS = (
     access_routes.router,
+    tus.router,
     dataset_routes.router,
     architecture_routes.router,
     job_routes.router,
@@ -43,7 +48,9 @@ ROUTERS = (
     event_routes.router,
     fleet_routes.router,
 )
-UPLOAD_PATH = "/v1/datasets"
+# Their routes bound what they read.
+UPLOADS = (("PUT", "/v1/datasets"), ("POST", "/v1/datasets"), ("POST", "/v1/uploads"))
+PIECES = ("PATCH", "/v1/uploads/")
 
 
 def create_app(
@@ -70,6 +77,7 @@ def create_app(
         middleware=[_gate(services)],
     )
     app.state.services = services
+    app.state.uploads = _uploads(services)
     errors.install(app)
     app.add_exception_handler(event_routes.AlreadyReadError, _already_read)
     for router in ROUTERS:
@@ -111,7 +119,13 @@ def _gate(services: Services) -> Middleware:
 
 def _is_upload(scope: Scope) -> bool:
     """Tell whether a request carries an archive, whose route has a limit of its own."""
-    return scope["path"] == UPLOAD_PATH and scope["method"] in ("PUT", "POST")
+    method, path = scope["method"], scope["path"]
+    return (method, path) in UPLOADS or (method == PIECES[0] and path.startswith(PIECES[1]))
+
+
+def _uploads(services: Services) -> UploadService:
+    parts = PartStore(services.settings.uploads_dir)
+    return UploadService(UploadBook(services.store), parts, services.blobs, services.settings)
 
 
 async def _already_read(_: Request, __: Exception) -> Response:

@@ -285,6 +285,8 @@ def from_book(error: book.BookError) -> ApiError:
             return PreconditionFailedError(error.code, error.message)
         case book.LimitReached():
             return TooManyError(error.code, error.message)
+        case book.Conflict() if error.code == "QUOTA_EXCEEDED":
+            return TooLargeError(error.code, error.message)
         case book.Conflict():
             return ConflictError(error.code, error.message)
         case book.BadCursor():

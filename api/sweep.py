@@ -1,5 +1,6 @@
 """Free the disk space of what nobody needs any more, in small steps, or only tell what would go.
 
+    upload           in pieces, that stood still for too long
     temporary file   of an upload, a publication or a removal that was cut off a day ago
     task folder      of an ingest whose worker died
     checkpoint       of a job that ended a day ago: all but the one it points to and the newest
@@ -34,6 +35,8 @@ from api.domain.records import Artifact, ExpiredJob
 from api.domain.retention import GRACE_S, JOURNAL_NAME, RetentionBook
 from api.domain.settings import Settings
 from api.domain.store import Store
+from api.domain.uploads import UploadBook
+from api.uploads.parts import PartStore
 
 log = logging.getLogger("trainshed.sweep")
 
@@ -76,6 +79,7 @@ class Sweeper:
         self._jobs = JobBook(store, settings, clock)
         self._retention = RetentionBook(store, settings, clock)
         self._contents = ContentBook(store)
+        self._uploads = UploadBook(store, clock)
         # Of a dry run, which leaves the rows that a real one forgets: bytes told of a job, digests.
         self._counted: dict[str, int] = {}
         self._forgotten: set[str] = set()
@@ -87,6 +91,7 @@ class Sweeper:
         Between two of them nothing is held, so the caller may wait as long as it likes, or stop for good.
         What cannot be removed is left, and told in `problems`. Raises StoreUnavailable.
         """
+        yield from self._stale_uploads()
         yield from self._temporary_files()
         yield from self._task_folders()
         yield from self._checkpoints()
@@ -99,6 +104,24 @@ class Sweeper:
     def _old(self) -> float:
         """Wall time before which a file was last touched that nobody is about to name."""
         return self._clock.wall() - max(GRACE_S, 2 * self._settings.ingest_timeout_s)
+
+    def _stale_uploads(self) -> Iterator[Freed | None]:
+        """Forget uploads whose time is over, then the files of all that are in no book."""
+        if not self._settings.uploads_dir.is_dir():
+            return
+        parts = PartStore(self._settings.uploads_dir)
+        going = {name for name in self._uploads.expired(_ALL) if not parts.is_busy(name)}
+        if not self._dry_run:
+            going = {name for name in going if self._uploads.drop_expired(name)}
+        yield None
+        for name in parts.ids():
+            # A row is made before its file, so a file without one is a rest.
+            if name not in going and self._uploads.known(name):
+                continue
+            size = _size_bytes([parts.path(name)])
+            if not self._dry_run:
+                parts.remove(name)
+            yield Freed("upload", name, size)
 
     def _temporary_files(self) -> Iterator[Freed]:
         found = [

@@ -33,6 +33,7 @@ from worker.outcome import EXIT_DATA, code_of_exit, storage_failure
 _LOG = structlog.get_logger(__name__)
 _POLL_S = 0.05
 _DRAIN_S = 10.0
+SHOWN_FILES = frozenset({"thumbnails", "page"})
 
 
 class UntrueResultError(Exception):
@@ -130,6 +131,7 @@ class Intake:
             {
                 "archive": str(self._tools.blobs.path(self._task.payload["sha256"])),
                 "name": self._task.payload["file_name"],
+                "options": self._task.payload.get("options") or {},
                 "limits": {
                     "max_total_bytes": settings.max_unpacked_bytes,
                     "max_entries": settings.max_entries,
@@ -168,12 +170,14 @@ class Intake:
         return Failure(code_of_exit(code, oom_killed=self._oom_killed), message, evidence=evidence)
 
     def _publish(self, result: dict[str, Any]) -> IngestResult:
-        ready = result["status"] == "ready"
+        usable = result["status"] == "ready"
+        ready = usable and not result.get("inspected")
         manifest = self._publish_dataset(result["manifest_hash"]) if ready else None
         report = self._put(self._folder / "report.json")
-        statistics = read_json(self._folder / "statistics.json") if ready else None
+        statistics = read_json(self._folder / "statistics.json") if usable else None
+        found = DatasetStatus.READY if ready else DatasetStatus.INSPECTED
         return IngestResult(
-            status=DatasetStatus.READY if ready else DatasetStatus.INVALID,
+            status=found if usable else DatasetStatus.INVALID,
             report_sha256=report.sha256,
             manifest_hash=manifest.sha256 if manifest is not None else None,
             statistics=statistics if isinstance(statistics, dict) else None,
@@ -182,7 +186,21 @@ class Intake:
             num_boxes=int(result.get("num_boxes", 0)),
             num_errors=int(result["errors"]),
             num_warnings=int(result["warnings"]),
+            files=self._publish_files(result.get("files")),
         )
+
+    def _publish_files(self, files: object) -> dict[str, str]:
+        """Store what is only looked at; return digests by what it is. Raises UntrueResultError."""
+        found: dict[str, str] = {}
+        for kind, name in files.items() if isinstance(files, dict) else ():
+            if kind not in SHOWN_FILES or name is None:
+                continue
+            path = self._folder / str(name)
+            if path.parent != self._folder or path.is_symlink() or not path.is_file():
+                raise UntrueResultError(f"there is no {kind} named {str(name)[:80]!r}")
+            # Named by the dataset's row alone, so that it goes with it.
+            found[kind] = self._tools.blobs.put_file(path).sha256
+        return found
 
     def _publish_dataset(self, manifest_hash: str) -> Blob:
         """Store images, then the manifest; raises UntrueResultError where names and contents disagree."""

@@ -15,6 +15,7 @@ from api.paging import Cursor, Limit, link_next
 from api.services import Service
 from api.uploads.archives import HEAD_BYTES, archive_kind
 from api.uploads.receive import receive_blob
+from api.uploads.tus import Uploads
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -48,7 +49,7 @@ Name = Annotated[
 @router.put("", status_code=202, openapi_extra=_UPLOAD, summary="Upload a dataset")
 @router.post("", status_code=202, openapi_extra=_UPLOAD, summary="Upload a dataset")
 async def upload(
-    request: Request, response: Response, name: Name, caller: Caller, service: Service
+    request: Request, response: Response, name: Name, caller: Caller, service: Service, uploads: Uploads
 ) -> DatasetView:
     """Take an archive as the body; the answer comes when it is stored, its intake goes on after that.
 
@@ -70,15 +71,20 @@ async def upload(
             )
         kind = found
 
+    def check_content(sha256: str | None, size_bytes: int | None) -> None:
+        service.datasets.check_name(caller, name, sha256=sha256, size_bytes=size_bytes)
+        # Without a digest the same bytes may be there already, which cost nothing.
+        if size_bytes is not None and sha256 is not None:
+            uploads.check_quota(caller, size_bytes, sha256)
+
     blob = await receive_blob(
         request,
         service.blobs,
+        room=uploads.room,
         max_bytes=service.settings.max_upload_bytes,
         head_bytes=HEAD_BYTES,
         check_head=check_head,
-        check_content=lambda sha256, size_bytes: service.datasets.check_name(
-            caller, name, sha256=sha256, size_bytes=size_bytes
-        ),
+        check_content=check_content,
     )
     entered = await anyio.to_thread.run_sync(
         lambda: service.datasets.enter(caller, name, blob, file_name=f"{name}.{kind}")

@@ -26,13 +26,15 @@ class ContentBook:
         self.store = store
 
     def unnamed(self, digests: Sequence[str]) -> list[str]:
-        """Return those of these contents that no row names: no blob, no living dataset, no artifact.
+        """Return those of these contents that no row names: no blob, upload, living dataset or artifact.
 
         The images of a dataset are named by its manifest alone, so they are among them.
         """
 
         def read(conn: Connection) -> list[str]:
-            return [sha256 for part in _parts(digests) for sha256 in _unnamed(conn, part)]
+            shown = _shown(conn)
+            found = [sha256 for part in _parts(digests) for sha256 in _unnamed(conn, part)]
+            return [sha256 for sha256 in found if sha256 not in shown]
 
         return self.store.read(read)
 
@@ -72,11 +74,20 @@ def _parts(values: Sequence[str]) -> list[Sequence[str]]:
     return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
 
 
+def _shown(conn: Connection) -> set[str]:
+    """Return the digests of what living datasets have to be looked at."""
+    query = sa.select(t.datasets.c.files).where(
+        t.datasets.c.deleted_at.is_(None), t.datasets.c.files.is_not(None)
+    )
+    return {sha256 for files in conn.execute(query).scalars() for sha256 in files.values()}
+
+
 def _unnamed(conn: Connection, digests: Sequence[str]) -> list[str]:
     alive = t.datasets.c.deleted_at.is_(None)
     queries = [
         sa.select(t.blobs.c.sha256).where(t.blobs.c.sha256.in_(digests)),
         sa.select(t.artifacts.c.sha256).where(t.artifacts.c.sha256.in_(digests)),
+        sa.select(t.uploads.c.sha256).where(t.uploads.c.sha256.in_(digests)),
     ]
     for column in (t.datasets.c.sha256, t.datasets.c.manifest_hash, t.datasets.c.report_sha256):
         queries.append(sa.select(column).where(alive, column.in_(digests)))

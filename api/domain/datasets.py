@@ -6,6 +6,7 @@ is written by that task's fenced transaction, through the functions at the end. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from api.domain.ids import new_id
 from api.domain.paging import page
 from api.domain.records import Dataset, DatasetStatus, IngestResult, JobStatus, Page, TaskStatus, Wish
 from api.domain.store import Store, insert_or_ignore
+from api.domain.uploads import check_quota
 
 KIND_INGEST = "ingest"
 MAX_NAMED_JOBS = 10
@@ -42,14 +44,24 @@ class DatasetBook:
         self.store = store
         self.clock = clock
 
-    def create(self, owner: str, name: str, archive: Blob, *, file_name: str) -> Created:
-        """Enter an archive that is stored, and queue its ingest.
+    def create(
+        self,
+        owner: str,
+        name: str,
+        archive: Blob,
+        *,
+        file_name: str,
+        options: Mapping[str, Any] | None = None,
+        max_owner_bytes: int | None = None,
+    ) -> Created:
+        """Enter an archive that is stored, and queue its ingest, which reads it by these options.
 
         The same bytes under the same name give the dataset that is there, and have it looked into again if
-        the service failed at it; raises Conflict NAME_TAKEN for other bytes.
+        the service failed at it; raises Conflict NAME_TAKEN for other bytes or options, QUOTA_EXCEEDED.
         """
 
         def write(conn: Connection) -> Created:
+            check_quota(conn, owner, archive.size_bytes, max_owner_bytes, sha256=archive.sha256)
             now = self.clock.wall()
             values = {
                 "id": new_id("ds"),
@@ -61,10 +73,13 @@ class DatasetBook:
                 "size_bytes": archive.size_bytes,
                 "classes": [],
                 "splits": {},
+                "options": dict(options) if options is not None else None,
                 "created_at": now,
             }
             if not insert_or_ignore(conn, t.datasets, values):
                 row = _same_bytes(conn, owner, name, archive.sha256)
+                if options is not None and dict(options) != row["options"]:
+                    raise _taken(row)
                 if _service_failed(row):
                     _look_again(conn, row, now)
                 return Created(rows.dataset(_one(conn, row["id"], owner)), created=False)
@@ -130,11 +145,34 @@ class DatasetBook:
 
         return self.store.write(write)
 
+    def confirm(self, dataset_id: str, owner: str | None, options: Mapping[str, Any]) -> Dataset:
+        """Read the archive of a dataset that was only looked at, or was invalid, by these options.
+
+        Asked again while that goes on, it gives the dataset as it is. Raises NotFound, Conflict
+        NOT_CONFIRMABLE.
+        """
+
+        def write(conn: Connection) -> Dataset:
+            row = _one(conn, dataset_id, owner, lock=True)
+            if row["status"] == DatasetStatus.INGESTING and row["options"] == dict(options):
+                return rows.dataset(row)
+            if row["status"] not in (DatasetStatus.INSPECTED, DatasetStatus.INVALID):
+                raise Conflict(f"the dataset is {row['status']}", code="NOT_CONFIRMABLE")
+            change = sa.update(t.datasets).where(t.datasets.c.id == dataset_id)
+            conn.execute(change.values(options=dict(options)))
+            _look_again(conn, _one(conn, dataset_id, owner), self.clock.wall())
+            return rows.dataset(_one(conn, dataset_id, owner))
+
+        return self.store.write(write)
+
 
 def put_ingest_result(conn: Connection, dataset_id: str, result: IngestResult, *, now: float) -> None:
-    """Write the verdict on an archive; jobs that waited can be claimed, or fail with DATASET_INVALID."""
+    """Write the verdict on an archive; jobs that waited can be claimed, or fail with DATASET_INVALID.
+
+    One that was only looked at leaves them waiting.
+    """
     assert result.status is not DatasetStatus.INGESTING
-    assert (result.manifest_hash is None) == (result.status is DatasetStatus.INVALID)
+    assert (result.manifest_hash is None) == (result.status is not DatasetStatus.READY)
     values = {
         "status": result.status,
         "manifest_hash": result.manifest_hash,
@@ -145,12 +183,14 @@ def put_ingest_result(conn: Connection, dataset_id: str, result: IngestResult, *
         "num_boxes": result.num_boxes,
         "num_errors": result.num_errors,
         "num_warnings": result.num_warnings,
+        "files": dict(result.files) if result.files else None,
         "error": None,
         "finished_at": now,
     }
     conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(**values))
     if result.status is DatasetStatus.READY:
         _wake_waiting(conn, dataset_id)
+    if result.status is not DatasetStatus.INVALID:
         return
     failure = Failure(
         FailureCode.DATASET_INVALID,
@@ -232,12 +272,17 @@ def _queue_ingest(conn: Connection, dataset: RowMapping, now: float) -> None:
             owner=dataset["owner"],
             kind=KIND_INGEST,
             subject_id=dataset["id"],
-            payload={"sha256": dataset["sha256"], "file_name": dataset["file_name"]},
+            payload=_payload(dataset),
             queue=wire.QUEUE_INGEST,
             status=TaskStatus.QUEUED,
             created_at=now,
         )
     )
+
+
+def _payload(dataset: RowMapping) -> dict[str, Any]:
+    payload = {"sha256": dataset["sha256"], "file_name": dataset["file_name"]}
+    return payload if dataset["options"] is None else payload | {"options": dataset["options"]}
 
 
 def _cancel_ingest(conn: Connection, dataset_id: str, now: float) -> None:

@@ -51,6 +51,7 @@ class DatasetStatus(StrEnum):
     INGESTING = "ingesting"
     READY = "ready"
     INVALID = "invalid"
+    INSPECTED = "inspected"
 
 
 class Wish(StrEnum):
@@ -187,7 +188,8 @@ class QueueState:
 class Dataset:
     """A dataset: its archive, and once it is ready its manifest and what was counted in it.
 
-    `splits` counts images; `error` is set where the service, not the data, is to blame.
+    `splits` counts images; `error` is set where the service, not the data, is to blame. `options` are how the
+    archive is read; `files` are digests of what was made to be looked at, by what it is.
     """
 
     id: str
@@ -208,6 +210,8 @@ class Dataset:
     error: Json | None
     created_at: float
     finished_at: float | None
+    options: Json | None = None
+    files: Mapping[str, str] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -219,7 +223,7 @@ class Dataset:
 class IngestResult:
     """The verdict on an archive; manifest and report are blobs that are already stored.
 
-    `manifest_hash` is the sha256 of the manifest blob; None exactly where the data is invalid.
+    `manifest_hash` is the sha256 of the manifest blob; None exactly where there is nothing to train on.
     """
 
     status: DatasetStatus
@@ -231,6 +235,24 @@ class IngestResult:
     num_boxes: int = 0
     num_errors: int = 0
     num_warnings: int = 0
+    files: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An upload that comes in pieces; `sha256` is known once all of it came, `finished_at` when it is kept.
+
+    How much of it is there is said by its file alone.
+    """
+
+    id: str
+    owner: str
+    metadata: Mapping[str, str]
+    size_bytes: int
+    created_at: float
+    expires_at: float
+    sha256: str | None
+    finished_at: float | None
 
 
 @dataclass(frozen=True)

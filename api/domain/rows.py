@@ -64,10 +64,16 @@ def dataset(row: Row) -> r.Dataset:
     same = ("id", "owner", "name", "file_name", "sha256", "size_bytes", "manifest_hash", "report_sha256")
     more = ("statistics", "splits", "num_boxes", "num_errors", "num_warnings", "error", "created_at")
     return r.Dataset(
-        **{name: row[name] for name in (*same, *more, "finished_at")},
+        **{name: row[name] for name in (*same, *more, "finished_at", "options", "files")},
         status=r.DatasetStatus(row["status"]),
         classes=tuple(row["classes"]),
     )
+
+
+def upload(row: Row) -> r.Upload:
+    """Read a row of `uploads`."""
+    names = ("id", "owner", "metadata", "size_bytes", "created_at", "expires_at", "sha256", "finished_at")
+    return r.Upload(**{name: row[name] for name in names})
 
 
 def architecture(row: Row) -> r.Architecture:

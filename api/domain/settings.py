@@ -138,6 +138,18 @@ class Settings(BaseSettings):
 
     # Bounds of what is sent in.
     max_upload_bytes: int = Field(20 * 1024 * MIB, ge=1, description="Largest dataset archive.")
+    max_dataset_bytes_per_owner: int | None = Field(
+        None, ge=1, description="Most bytes of archives and uploads one owner may have."
+    )
+    upload_expires_s: float = Field(
+        DAY, gt=0, description="An upload in pieces that stood still this long is removed."
+    )
+    low_water_bytes: int = Field(
+        1024 * MIB, ge=0, description="Most disk space that uploads must leave free."
+    )
+    low_water_share: float = Field(
+        0.05, ge=0, lt=1, description="Share of the disk that uploads must leave free, up to that size."
+    )
     max_unpacked_bytes: int = Field(60 * 1024 * MIB, ge=1, description="Largest sum of unpacked files.")
     max_entries: int = Field(500_000, ge=1, description="Most entries in an archive.")
     max_architecture_bytes: int = Field(256 * 1024, ge=1, description="Largest model YAML.")
@@ -205,6 +217,11 @@ class Settings(BaseSettings):
     def blobs_dir(self) -> Path:
         """Root of the blob store."""
         return self.data_dir.absolute() / "blobs"
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Folder of uploads that come in pieces; on one file system with the blobs they end as a rename."""
+        return self.data_dir.absolute() / "uploads"
 
     @property
     def images_root(self) -> Path:

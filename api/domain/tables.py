@@ -115,6 +115,8 @@ datasets = Table(
     Column("created_at", Float(53), nullable=False),
     Column("finished_at", Float(53)),
     Column("deleted_at", Float(53)),
+    Column("options", JSON),
+    Column("files", JSON),
     _one_of("status", DatasetStatus),
 )
 Index(
@@ -125,6 +127,20 @@ Index(
     sqlite_where=datasets.c.deleted_at.is_(None),
     postgresql_where=datasets.c.deleted_at.is_(None),
 )
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(48), primary_key=True),
+    Column("owner", String(48), nullable=False),
+    Column("metadata", JSON, nullable=False),
+    _big("size_bytes"),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=False, index=True),
+    Column("sha256", String(64), index=True),
+    Column("finished_at", Float(53)),
+)
+Index("ix_uploads_owner_id", uploads.c.owner, uploads.c.id)
 
 architectures = Table(
     "architectures",

@@ -22,10 +22,12 @@ from api.errors import (
     is_full,
 )
 from api.uploads.digests import sha256_of
-from api.uploads.room import check_room
+from api.uploads.room import Room
 
 BLOCK_BYTES = 1 << 20
 DRAIN_BYTES = 16 << 20
+# A body of which nothing comes for so long belongs to a client that went away without a word.
+IDLE_S = 60.0
 CheckContent = Callable[[str | None, int | None], None]
 
 
@@ -33,6 +35,7 @@ async def receive_blob(
     request: Request,
     blobs: BlobStore,
     *,
+    room: Room,
     max_bytes: int,
     head_bytes: int,
     check_head: Callable[[bytes], None],
@@ -49,38 +52,39 @@ async def receive_blob(
     the disk is full or would be left too full, ClientDisconnect where the client went away.
     """
     try:
-        return await _receive(request, blobs, max_bytes, head_bytes, check_head, check_content)
+        return await _receive(request, blobs, room, max_bytes, head_bytes, check_head, check_content)
     except OSError as error:
         if not is_full(error):
             raise
-        await _drain(request)
+        await drain(request)
         raise StorageFullError from error
 
 
 async def _receive(
     request: Request,
     blobs: BlobStore,
+    room: Room,
     max_bytes: int,
     head_bytes: int,
     check_head: Callable[[bytes], None],
     check_content: CheckContent,
 ) -> Blob:
-    declared = _declared_length(request)
+    declared = declared_length(request)
     expected = sha256_of(request.headers.get("repr-digest"))
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)
-    await _check_declared(request, lambda: check_room(blobs.root, declared or 0))
+    await check_declared(request, lambda: room.check(declared or 0))
     with await asyncio.to_thread(blobs.open_writer) as writer:
-        await _check_declared(request, lambda: check_content(expected, declared))
+        await check_declared(request, lambda: check_content(expected, declared))
 
         def write(block: bytes) -> None:
-            check_room(blobs.root, len(block))
+            room.check(len(block))
             writer.write(block)
 
         try:
-            await _fill(write, _checked(_blocks(request, max_bytes), head_bytes, check_head))
+            await fill(write, _checked(blocks_of(request, max_bytes), head_bytes, check_head))
         except ApiError:
-            await _drain(request)
+            await drain(request)
             raise
         if declared is not None and writer.size_bytes != declared:
             raise BadRequestError("BODY_INCOMPLETE", f"{declared} bytes declared, {writer.size_bytes} came")
@@ -93,13 +97,14 @@ async def _receive(
         return await _commit(writer)
 
 
-async def _check_declared(request: Request, check: Callable[[], None]) -> None:
+async def check_declared(request: Request, check: Callable[[], None]) -> None:
+    """Run a check in a thread before the body is received; what it refuses the client learns unreset."""
     try:
         await asyncio.to_thread(check)
     except (ApiError, BookError):
         # Reading would tell a client that waits for leave to send to go on.
         if request.headers.get("expect", "").lower() != "100-continue":
-            await _drain(request)
+            await drain(request)
         raise
 
 
@@ -113,7 +118,7 @@ async def _commit(writer: BlobWriter) -> Blob:
         raise
 
 
-async def _fill(write: Callable[[bytes], None], blocks: AsyncIterator[bytes]) -> None:
+async def fill(write: Callable[[bytes], None], blocks: AsyncIterator[bytes]) -> None:
     """Write block after block in a thread, receiving the next one meanwhile."""
     pending: asyncio.Task[None] | None = None
     try:
@@ -129,22 +134,46 @@ async def _fill(write: Callable[[bytes], None], blocks: AsyncIterator[bytes]) ->
             await asyncio.wait([pending])
 
 
-async def _blocks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Give the body in blocks of at least BLOCK_BYTES, except the last."""
+async def blocks_of(request: Request, max_bytes: int, *, keep_cut: bool = False) -> AsyncIterator[bytes]:
+    """Give the body in blocks of at least BLOCK_BYTES, except the last; raises TooLargeError over the bound.
+
+    With `keep_cut` what came before the client went away is given before ClientDisconnect is raised.
+    """
     chunks: list[bytes] = []
     size = total = 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > max_bytes:
-            raise _too_large(max_bytes)
-        chunks.append(chunk)
-        size += len(chunk)
-        if size >= BLOCK_BYTES:
-            # The pieces are let go before the block is written: only one copy of it is in memory.
-            block, chunks, size = b"".join(chunks), [], 0
-            yield block
+    cut: ClientDisconnect | None = None
+    try:
+        async for chunk in _lively(request.stream(), IDLE_S):
+            total += len(chunk)
+            if total > max_bytes:
+                raise _too_large(max_bytes)
+            chunks.append(chunk)
+            size += len(chunk)
+            if size >= BLOCK_BYTES:
+                # The pieces are let go before the block is written: only one copy of it is in memory.
+                block, chunks, size = b"".join(chunks), [], 0
+                yield block
+    except ClientDisconnect as error:
+        if not keep_cut:
+            raise
+        cut = error
     if size:
         yield b"".join(chunks)
+    if cut is not None:
+        raise cut
+
+
+async def _lively(chunks: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
+    """Pass the chunks on; raises ClientDisconnect where none comes for `idle_s` seconds."""
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise ClientDisconnect from error
+        yield chunk
 
 
 async def _checked(
@@ -161,7 +190,7 @@ async def _checked(
         check_head(b"")
 
 
-async def _drain(request: Request) -> None:
+async def drain(request: Request) -> None:
     """Take a little more of a refused body, so that a client still sending reads the answer, not a reset."""
     left = DRAIN_BYTES
     try:
@@ -173,7 +202,8 @@ async def _drain(request: Request) -> None:
         return
 
 
-def _declared_length(request: Request) -> int | None:
+def declared_length(request: Request) -> int | None:
+    """Return the Content-Length; None where there is none that can be read."""
     text = request.headers.get("content-length")
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
 

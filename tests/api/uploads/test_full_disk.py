@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.domain.blobs import BlobStore
-from api.uploads.room import MOST_KEPT_BYTES, check_room, low_water_bytes
+from api.uploads.room import MOST_KEPT_BYTES, Room
 from tests.support.books import until
 from tests.support.service import ZIP_HEAD, World, client_of, model_text, new_world, on_port
 from tests.support.small_disk import MIB, SmallDisk, small_disk
@@ -53,11 +53,11 @@ def is_stored(world: World, answer: httpx.Response) -> bool:
     ("total", "kept"), [(0, 0), (20 * MIB, MIB), (1 << 50, MOST_KEPT_BYTES), (1 << 30, (1 << 30) // 20)]
 )
 def test_a_part_of_the_disk_stays_free(total: int, kept: int) -> None:
-    assert low_water_bytes(total) == kept
+    assert Room(Path("/")).kept_bytes(total) == kept
 
 
 def test_there_is_room_on_a_disk_that_is_not_full(tmp_path: Path) -> None:
-    check_room(tmp_path, 0)
+    Room(tmp_path).check(0)
 
 
 @pytest.mark.parametrize("in_pieces", [False, True], ids=["declared", "in pieces"])
