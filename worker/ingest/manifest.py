@@ -1,4 +1,4 @@
-"""Builds the canonical manifest and its statistics from pictures, labels and splits.
+"""Builds the canonical manifest from pictures, labels and splits.
 
 It applies the label grammar and writes down what was dropped; it reads no archive and decodes no picture.
 """
@@ -9,12 +9,14 @@ import posixpath
 import statistics as stats
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from worker.ingest import names as entry_names
 from worker.ingest.collect import Contents
 from worker.ingest.images import ImageFacts
 from worker.ingest.layout import Layout
+from worker.ingest.objects import PixelObject, rows_of
 from worker.ingest.report import Report
 from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage, Polygon, Split
 from yolocore.spec.labels import LabelProblem, LabelRow, parse_label_text
@@ -30,9 +32,8 @@ _FIXES = {
     "LABEL_NEGATIVE": "divide pixels by the picture's width and height",
     "LABEL_ABOVE_ONE": "divide pixels by the picture's width and height",
 }
+_NO_BOXES_FIX = "label files lie where 'images' in the path is replaced by 'labels', with the suffix .txt"
 _NOT_LABELS = frozenset({"classes.txt", "obj.names", "notes.txt", "readme.txt", "license.txt"})
-_HEAT_CELLS = 16
-_SIZE_BINS = 20
 
 
 def build_manifest(
@@ -40,13 +41,14 @@ def build_manifest(
 ) -> Manifest:
     """Make the manifest of all usable pictures; `facts` are by SHA-256."""
     images: list[ManifestImage] = []
+    labels = _Labels(layout, contents, report)
     for split in SPLITS:
         for name in layout.splits.get(split, ()):
             stored = contents.images[name]
             fact = facts[stored.sha256]
             if not _usable(name, fact, report):
                 continue
-            rows = _rows(name, layout, contents, report)
+            rows = labels.rows(name, (fact.width, fact.height))
             polygons: list[Polygon | None] = [None if r.polygon is None else list(r.polygon) for r in rows]
             images.append(
                 ManifestImage(
@@ -60,6 +62,7 @@ def build_manifest(
                     polygons=polygons,
                 )
             )
+    labels.summarise()
     return Manifest.build(layout.names, images)
 
 
@@ -77,15 +80,63 @@ def _usable(name: str, fact: ImageFacts, report: Report) -> bool:
     return True
 
 
-def _rows(name: str, layout: Layout, contents: Contents, report: Report) -> list[LabelRow]:
-    label = entry_names.label_path(name)
-    content = contents.texts.get(label)
-    if content is None:
-        return []
-    rows, problems = parse_label_text(content, num_classes=len(layout.names), tidy=True)
-    for problem in problems:
-        _report_label(label, problem, report)
-    return rows
+class _Labels:
+    """The rows of each picture, from label files or annotations, with the classes the import asked for."""
+
+    def __init__(self, layout: Layout, contents: Contents, report: Report) -> None:
+        self._layout = layout
+        self._contents = contents
+        self._report = report
+        self._dropped = 0
+
+    def rows(self, name: str, size_wh: tuple[int, int]) -> list[LabelRow]:
+        """Return the rows of a picture of this size in pixels; what was dropped leaves an entry."""
+        if self._layout.objects is None:
+            return self._mapped(self._label_file(name))
+        annotated = self._layout.objects.get(name)
+        if annotated is None:
+            return []
+        found = rows_of(annotated, name, size_wh, self._report)
+        return self._distinct(found, annotated.file)
+
+    def summarise(self) -> None:
+        """Say how many rows went with classes that the import dropped."""
+        if self._dropped:
+            text = f"{self._dropped} boxes of classes that the import drops were left out"
+            self._report.add("info", "CLASS_ROWS_DROPPED", text, value=self._dropped)
+
+    def _label_file(self, name: str) -> list[LabelRow]:
+        label = entry_names.label_path(name)
+        content = self._contents.texts.get(label)
+        if content is None:
+            return []
+        rows, problems = parse_label_text(content, num_classes=self._layout.num_label_classes, tidy=True)
+        for problem in problems:
+            _report_label(label, problem, self._report)
+        return rows
+
+    def _mapped(self, rows: list[LabelRow]) -> list[LabelRow]:
+        return [mapped for row in rows if (mapped := self._as_asked(row)) is not None]
+
+    def _as_asked(self, row: LabelRow) -> LabelRow | None:
+        """Return the row with its new class number, None (and count it) where its class is dropped."""
+        if self._layout.class_map is None:
+            return row
+        number = self._layout.class_map[row.cls]
+        self._dropped += number is None
+        return None if number is None else replace(row, cls=number)
+
+    def _distinct(self, found: list[tuple[LabelRow, PixelObject]], file: str) -> list[LabelRow]:
+        """Leave out exact repetitions, as label files do."""
+        first: dict[tuple[int, float, float, float, float], LabelRow] = {}
+        for row, item in found:
+            mapped = self._as_asked(row)
+            if mapped is not None and first.setdefault(mapped.numbers, mapped) is not mapped:
+                text = "the same box again; removed"
+                self._report.add(
+                    "warning", "LABEL_DUPLICATE", text, file=file, line=item.line, value=item.place
+                )
+        return list(first.values())
 
 
 def _report_label(label: str, problem: LabelProblem, report: Report) -> None:
@@ -109,13 +160,16 @@ def check_manifest(manifest: Manifest, layout: Layout, contents: Contents, repor
             "error",
             "NO_BOXES",
             "the training pictures have no boxes at all",
-            fix="label files lie where 'images' in the path is replaced by 'labels', with the suffix .txt",
+            fix=_NO_BOXES_FIX
+            if layout.objects is None
+            else "check that annotations and pictures belong together",
         )
     for split in ("train", "val"):
         if layout.splits.get(split) and not manifest.count(split):
             report.add("error", "SPLIT_EMPTY", f"no picture of {split} is usable")
     _check_copies(manifest, report)
-    _check_labels(layout, contents, report)
+    if layout.objects is None:
+        _check_labels(layout, contents, report)
     used = {name for names in layout.splits.values() for name in names}
     unused = sorted(contents.images.keys() - used)
     if unused:
@@ -158,61 +212,6 @@ def _check_labels(layout: Layout, contents: Contents, report: Report) -> None:
 
 def _looks_like_rows(content: bytes) -> bool:
     return content.lstrip()[:1].isdigit()
-
-
-def statistics(manifest: Manifest) -> dict[str, Any]:
-    """Return counts, box sizes and where boxes lie, as plain numbers for a page to draw."""
-    splits = {split: _split_statistics(manifest.images_of(split)) for split in SPLITS}
-    boxes: Counter[int] = Counter()
-    pictures: Counter[int] = Counter()
-    for image in manifest.images:
-        boxes.update(row[0] for row in image.rows)
-        pictures.update({row[0] for row in image.rows})
-    rows = [row for image in manifest.images for row in image.rows]
-    return {
-        "v": 1,
-        "num_images": len(manifest.images),
-        "num_boxes": len(rows),
-        "splits": splits,
-        "classes": [
-            {"name": name, "boxes": boxes[index], "images": pictures[index]}
-            for index, name in enumerate(manifest.names)
-        ],
-        "image_width_px": _spread(image.width for image in manifest.images),
-        "image_height_px": _spread(image.height for image in manifest.images),
-        "box_width": _histogram(row[3] for row in rows),
-        "box_height": _histogram(row[4] for row in rows),
-        "heat_map": _heat_map(rows),
-    }
-
-
-def _split_statistics(images: list[ManifestImage]) -> dict[str, int]:
-    return {
-        "images": len(images),
-        "backgrounds": sum(not image.rows for image in images),
-        "boxes": sum(len(image.rows) for image in images),
-    }
-
-
-def _spread(values: Iterable[int]) -> dict[str, float] | None:
-    found = list(values)
-    return {"min": min(found), "median": stats.median(found), "max": max(found)} if found else None
-
-
-def _histogram(values: Iterable[float]) -> list[int]:
-    """Count fractions of the picture's side in equal bins from 0 to 1."""
-    bins = [0] * _SIZE_BINS
-    for value in values:
-        bins[min(int(value * _SIZE_BINS), _SIZE_BINS - 1)] += 1
-    return bins
-
-
-def _heat_map(rows: Iterable[tuple[int, float, float, float, float]]) -> list[list[int]]:
-    """Count box centres on a coarse grid, first index down, second right."""
-    cells = [[0] * _HEAT_CELLS for _ in range(_HEAT_CELLS)]
-    for _, x, y, _, _ in rows:
-        cells[min(int(y * _HEAT_CELLS), _HEAT_CELLS - 1)][min(int(x * _HEAT_CELLS), _HEAT_CELLS - 1)] += 1
-    return cells
 
 
 def split_counts(manifest: Manifest) -> dict[Split, int]:

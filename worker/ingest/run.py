@@ -14,8 +14,9 @@ from worker.ingest.collect import blob_path, collect
 from worker.ingest.description import describe
 from worker.ingest.images import check_all
 from worker.ingest.limits import Limits
-from worker.ingest.manifest import build_manifest, check_manifest, split_counts, statistics
+from worker.ingest.manifest import build_manifest, check_manifest, split_counts
 from worker.ingest.report import RefusedError, Report
+from worker.ingest.statistics import statistics
 from yolocore.errors import DatasetError
 from yolocore.spec.dataset import Manifest
 
