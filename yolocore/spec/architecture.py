@@ -75,7 +75,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a model YAML says; `anchors` in pixels level by level, or how many a level has."""
+    """What a model YAML says; `anchors` in pixels level by level, or how many a level has.
+
+    `marks` are the (line, column) of its keys.
+    """
 
     rows: tuple[Row, ...]
     num_backbone_rows: int
@@ -90,6 +93,11 @@ class Architecture:
     warnings: tuple[Problem, ...]
     source: str
     text: str
+    marks: dict[str, tuple[int, int]]
+
+    def mark(self, key: str) -> tuple[int | None, int | None]:
+        """Return the line and column of a key; (None, None) where it is not written."""
+        return self.marks.get(key, (None, None))
 
 
 def parse_architecture(text: str | bytes, *, source: str = "model.yaml") -> Architecture:
@@ -168,6 +176,7 @@ class _Reader:
                     Problem("UNUSED_KEY", message, line=mark.line, column=mark.column, value=shown)
                 )
         fields = self._scalars(root)
+        fields["marks"] = {key: (mark.line, mark.column) for key, mark in root.keys.items()}
         fields["anchors"] = self._anchors_of(root)
         rows: list[Row] = []
         for section in ("backbone", "head"):
