@@ -6,11 +6,8 @@ It applies the label grammar and writes down what was dropped; it reads no archi
 from __future__ import annotations
 
 import posixpath
-import statistics as stats
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from worker.ingest import names as entry_names
 from worker.ingest.collect import Contents

@@ -17,7 +17,7 @@ from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage
 
 Floats = npt.NDArray[np.float64]
 
-# The anchors of the P5 models (w, h in pixels) by level P3, P4, P5, and the ratio from which they do not match.
+# The anchors of the P5 models (w, h in pixels) by level P3, P4, P5; from this ratio on they do not match.
 ANCHORS_PX = (
     ((10, 13), (16, 30), (33, 23)),
     ((30, 61), (62, 45), (59, 119)),
