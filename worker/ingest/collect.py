@@ -33,7 +33,8 @@ class Contents:
     images: dict[str, StoredImage] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     yamls: dict[str, bytes] = field(default_factory=dict)
-    annotations: list[str] = field(default_factory=list)
+    jsons: dict[str, bytes] = field(default_factory=dict)
+    xmls: dict[str, bytes] = field(default_factory=dict)
 
 
 def blob_path(root: Path, sha256: str) -> Path:
@@ -56,12 +57,16 @@ def collect(archive: Path, images_root: Path, limits: Limits, report: Report) ->
             kind = names.kind(item.name)
             if kind == "image":
                 contents.images[item.name] = _store(item, images_root, budget)
-            elif kind in ("text", "yaml"):
+            elif kind in ("text", "yaml", "xml"):
                 content = _read_text(item, limits, budget, report)
                 if content is not None:
-                    (contents.texts if kind == "text" else contents.yamls)[item.name] = content
+                    _texts_of(contents, kind)[item.name] = content
+            elif kind == "json":
+                content = _read_annotations(item, budget, report)
+                if content is not None:
+                    contents.jsons[item.name] = content
             else:
-                _ignore(item.name, kind, contents, report)
+                _ignore(item.name, kind, report)
     if not contents.images:
         raise report.refuse(
             "NO_IMAGES",
@@ -71,12 +76,17 @@ def collect(archive: Path, images_root: Path, limits: Limits, report: Report) ->
     return contents
 
 
+def _texts_of(contents: Contents, kind: names.Kind) -> dict[str, bytes]:
+    return {"text": contents.texts, "yaml": contents.yamls, "xml": contents.xmls}[kind]
+
+
 class _Budget:
     """Counts what really comes out of the archive, whatever its directory declared."""
 
     def __init__(self, limits: Limits, report: Report) -> None:
         self._total_left = limits.max_total_bytes
         self._texts_left = limits.max_texts_bytes
+        self.annotations_left = limits.max_annotations_bytes
         self._report = report
 
     def take(self, num_bytes: int, name: str) -> None:
@@ -128,6 +138,26 @@ def _read_text(item: Item, limits: Limits, budget: _Budget, report: Report) -> b
     return content
 
 
+def _read_annotations(item: Item, budget: _Budget, report: Report) -> bytes | None:
+    """Return a JSON file's bytes, or None with an entry once all of them together are over the limit."""
+    left = budget.annotations_left
+    with item.open() as source:
+        content = _read_at_most(source, left + 1)
+    budget.take(len(content), item.name)
+    if len(content) > left:
+        report.add(
+            "warning",
+            "ANNOTATIONS_TOO_LARGE",
+            f"the JSON files are over the limit altogether ({left} bytes were left); this one was ignored",
+            file=item.name,
+            value=item.size,
+            fix="leave out the files that are not needed, or divide the dataset",
+        )
+        return None
+    budget.annotations_left -= len(content)
+    return content
+
+
 def _read_at_most(source: IO[bytes], limit: int) -> bytes:
     parts: list[bytes] = []
     left = limit
@@ -137,9 +167,7 @@ def _read_at_most(source: IO[bytes], limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _ignore(name: str, kind: names.Kind, contents: Contents, report: Report) -> None:
-    if kind == "annotation":
-        contents.annotations.append(name)
+def _ignore(name: str, kind: names.Kind, report: Report) -> None:
     if kind == "archive":
         report.add(
             "warning",
@@ -156,4 +184,9 @@ def _ignore(name: str, kind: names.Kind, contents: Contents, report: Report) -> 
             file=name,
         )
     else:
-        report.add("info", "FILE_IGNORED", "not a picture, label or YAML; the file was ignored", file=name)
+        report.add(
+            "info",
+            "FILE_IGNORED",
+            "neither a picture nor a description of pictures; the file was ignored",
+            file=name,
+        )

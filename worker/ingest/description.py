@@ -1,30 +1,160 @@
-"""Chooses the file that describes the dataset and turns it into a layout, or says which file is missing.
+"""Chooses what describes the dataset (YOLO, COCO or VOC) and turns it into a layout, or says what is missing.
 
-The meaning of data.yaml is in the spec; here is only which of several files counts, and its encoding.
+The meaning of each format is elsewhere; here is only which of several files counts.
 """
 
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
+from dataclasses import replace
 
+from worker.ingest.classes import map_classes
+from worker.ingest.coco import looks_like_coco, parse_coco
+from worker.ingest.coco_layout import coco_layout
 from worker.ingest.collect import Contents
 from worker.ingest.layout import Layout, SplitResolver, Tree, guess_splits, missing_splits
 from worker.ingest.limits import Limits
+from worker.ingest.names import label_path, stem_path
+from worker.ingest.pictures import Pictures
 from worker.ingest.report import Report
+from worker.ingest.splitting import divide
+from worker.ingest.voc import VocFile, parse_voc
+from worker.ingest.voc_layout import voc_layout
 from yolocore.errors import DatasetError
 from yolocore.spec.data_yaml import parse_data_yaml
 from yolocore.spec.dataset import SPLITS, Split
+from yolocore.spec.imports import ImportOptions
 
 _YAML_NAMES = ("data.yaml", "data.yml")
 _CLASS_FILES = ("classes.txt", "obj.names")
+_VOC_FIXES = {
+    "XML_SYNTAX": "export the annotation again",
+    "XML_ENCODING": "save the file as UTF-8",
+    "XML_NOT_SAFE": "leave out the document type",
+    "LABEL_CLASS": "give every object a name",
+    "LABEL_COLUMNS": "write xmin, ymin, xmax and ymax",
+    "LABEL_NOT_A_NUMBER": "write plain decimal numbers",
+    "VOC_SWAPPED": "write the upper left corner first",
+}
 
 
-def describe(contents: Contents, limits: Limits, report: Report) -> Layout | None:
-    """Return names and splits of the dataset; None when they cannot be known (the report says why)."""
+_DEFAULTS = ImportOptions()
+
+
+def describe(
+    contents: Contents, limits: Limits, report: Report, options: ImportOptions = _DEFAULTS
+) -> Layout | None:
+    """Return names and splits of the dataset; None when they cannot be known (the report says why).
+
+    The format is told by content: a data.yaml (or label files and a list of classes) is YOLO, else COCO's
+    JSON, else VOC's XML. The bytes of JSON and XML files leave `contents` as they are read.
+    """
+    layout = _layout(contents, report, options)
+    if layout is None:
+        return None
+    if len(layout.names) > limits.max_classes:
+        report.add("error", "TOO_MANY_CLASSES", f"{len(layout.names)} classes, at most {limits.max_classes}")
+        return None
+    if not options.classes:
+        return layout
+    mapped = map_classes(layout.names, options.classes, report)
+    return None if mapped is None else replace(layout, names=mapped[0], class_map=mapped[1])
+
+
+def _layout(contents: Contents, report: Report, options: ImportOptions) -> Layout | None:
+    wanted = options.format
+    if wanted == "yolo" or (wanted is None and _is_yolo(contents)):
+        return _yolo(contents, report, options)
+    pictures = Pictures(contents.images)
+    if wanted != "voc":
+        recognised, layout = _coco(contents, pictures, report, options)
+        if recognised:
+            _ignore((*contents.xmls, *contents.yamls), report)
+            return layout
+    if wanted != "coco":
+        recognised, layout = _voc(contents, pictures, report, options)
+        if recognised:
+            _ignore((*contents.jsons, *contents.yamls), report)
+            return layout
+    if wanted is not None:
+        report.add(
+            "error",
+            "FORMAT_NOT_RECOGNISED",
+            f"the archive holds no {wanted.upper()} annotations",
+            fix="choose the format the archive has, or none",
+        )
+        return None
+    return _yolo(contents, report, options)
+
+
+def _is_yolo(contents: Contents) -> bool:
+    """Tell whether the archive is YOLO beyond doubt: a data.yaml, or label files with something beside."""
+    if any(posixpath.basename(name).lower() in _YAML_NAMES for name in contents.yamls):
+        return True
+    described = bool(contents.yamls) or bool(_class_files(contents))
+    return described and any(label_path(name) in contents.texts for name in contents.images)
+
+
+def _coco(
+    contents: Contents, pictures: Pictures, report: Report, options: ImportOptions
+) -> tuple[bool, Layout | None]:
+    """Return whether there is COCO in the archive, and its layout unless a file of it is unreadable."""
+    files, is_broken = [], False
+    for name in sorted(name for name, content in contents.jsons.items() if looks_like_coco(content)):
+        before = report.count("error")
+        file = parse_coco(contents.jsons[name], name, report, keep_crowd=options.keep_crowd)
+        is_broken |= file is None and report.count("error") > before
+        if file is not None:
+            files.append(file)
+            del contents.jsons[name]
+    if is_broken or not files:
+        return is_broken, None
+    _ignore(contents.jsons, report)
+    return True, coco_layout(files, pictures, report, options)
+
+
+def _voc(
+    contents: Contents, pictures: Pictures, report: Report, options: ImportOptions
+) -> tuple[bool, Layout | None]:
+    """Return whether there is VOC in the archive, and its layout."""
+    files: dict[str, VocFile] = {}
+    for name in sorted(contents.xmls):
+        file = parse_voc(contents.xmls[name])
+        folder, base = posixpath.split(name)
+        if file.is_voc or (file.problems and pictures.by_stem(stem_path(base), folder)):
+            files[name] = file
+            del contents.xmls[name]
+    for name, file in files.items():
+        for problem in file.problems:
+            report.add(
+                problem.severity,
+                problem.code,
+                problem.message,
+                file=name,
+                line=problem.line or None,
+                value=problem.value or None,
+                fix=_VOC_FIXES.get(problem.code),
+            )
+    if not files:
+        return False, None
+    _ignore(contents.xmls, report)
+    return True, voc_layout(files, contents.texts, pictures, report, options)
+
+
+def _ignore(names: Iterable[str], report: Report) -> None:
+    for name in names:
+        report.add(
+            "info", "FILE_IGNORED", "it does not describe the dataset; the file was ignored", file=name
+        )
+
+
+def _yolo(contents: Contents, report: Report, options: ImportOptions) -> Layout | None:
     tree = Tree(list(contents.images))
     yaml_name = _choose_yaml(contents, report)
     if yaml_name is None:
-        return _from_class_file(contents, tree, report)
+        return _from_class_file(contents, tree, report, options)
+    _ignore((*contents.jsons, *contents.xmls), report)
     try:
         described = parse_data_yaml(contents.yamls[yaml_name], source=yaml_name)
     except DatasetError as error:
@@ -32,9 +162,6 @@ def describe(contents: Contents, limits: Limits, report: Report) -> Layout | Non
         return None
     for note in described.notes:
         report.add("warning", note.code, note.message, file=yaml_name, line=note.line, value=note.value)
-    if len(described.names) > limits.max_classes:
-        report.add("error", "TOO_MANY_CLASSES", f"{len(described.names)} classes", file=yaml_name)
-        return None
     resolver = SplitResolver(contents, tree, yaml_name, report)
     splits: dict[Split, tuple[str, ...]] = {}
     before = report.count("error")
@@ -99,17 +226,21 @@ def _report_yaml(error: DatasetError, name: str, report: Report) -> None:
         report.add("error", problem.code, problem.message, file=name, line=problem.line, value=problem.value)
 
 
-def _from_class_file(contents: Contents, tree: Tree, report: Report) -> Layout | None:
+def _class_files(contents: Contents) -> list[str]:
+    """Return the lists of class names, the one nearest to the top first."""
+    found = (name for name in contents.texts if posixpath.basename(name).lower() in _CLASS_FILES)
+    return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+def _from_class_file(contents: Contents, tree: Tree, report: Report, options: ImportOptions) -> Layout | None:
     """Read names from classes.txt and guess the splits; without either say what was looked for."""
     if report.count("error"):
         return None
-    found = sorted(
-        (name for name in contents.texts if posixpath.basename(name).lower() in _CLASS_FILES),
-        key=lambda name: (name.count("/"), name),
-    )
+    found = _class_files(contents)
     if not found:
         _report_unknown_format(contents, report)
         return None
+    _ignore((*contents.jsons, *contents.xmls), report)
     text = _decode(contents.texts[found[0]], found[0], report)
     if text is None:
         return None
@@ -117,11 +248,16 @@ def _from_class_file(contents: Contents, tree: Tree, report: Report) -> Layout |
     if not names:
         report.add("error", "NAMES_EMPTY", "the file names no class", file=found[0])
         return None
-    root = next((r for r in _roots(found[0]) if guess_splits(tree, r)), "")
     report.add(
         "warning", "CLASSES_INFERRED", f"no data.yaml; {len(names)} classes read from here", file=found[0]
     )
-    splits = guess_splits(tree, root)
+    roots = _roots(found[0])
+    root = next((r for r in roots if guess_splits(tree, r)), None)
+    if root is None:
+        root = next((r for r in roots if tree.below(r)), "")
+        splits = divide(tree.below(root), root, options.splits, report, place=found[0])
+    else:
+        splits = guess_splits(tree, root)
     missing_splits(splits, report, None)
     return Layout(names, root, splits)
 
@@ -136,18 +272,21 @@ def _roots(name: str) -> list[str]:
 
 
 def _report_unknown_format(contents: Contents, report: Report) -> None:
-    if contents.annotations:
+    too_large = "ANNOTATIONS_TOO_LARGE" in report.codes()
+    if contents.jsons or contents.xmls or too_large:
         report.add(
             "error",
             "FORMAT_NOT_RECOGNISED",
-            "no data.yaml, but COCO or VOC annotations; only the YOLO layout is read",
-            file=min(contents.annotations),
-            fix="export the dataset in the YOLO format",
+            "the annotations are too large to be read"
+            if too_large
+            else "no data.yaml, and the JSON or XML files are neither COCO nor Pascal VOC",
+            file=min((*contents.jsons, *contents.xmls), default=None),
+            fix="a COCO file has images, annotations and categories; a VOC file begins with <annotation>",
         )
     else:
         report.add(
             "error",
             "YAML_MISSING",
-            "the archive holds no data.yaml and no classes.txt",
+            "the archive holds no data.yaml, no classes.txt, and no COCO or VOC annotations",
             fix="add a data.yaml with train, val and names",
         )

@@ -11,23 +11,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.ingest.collect import Contents
+from worker.ingest.objects import Annotated
 from worker.ingest.report import Report
 from yolocore.spec.dataset import SPLITS, Split
 
 _GUESSES: dict[Split, tuple[str, ...]] = {
-    "train": ("images/train", "train/images", "images/train2017"),
-    "val": ("images/val", "val/images", "images/valid", "valid/images", "images/val2017"),
-    "test": ("images/test", "test/images"),
+    "train": ("images/train", "train/images", "images/train2017", "train"),
+    "val": ("images/val", "val/images", "images/valid", "valid/images", "images/val2017", "val", "valid"),
+    "test": ("images/test", "test/images", "test"),
 }
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Class names, the dataset's folder inside the archive, and the picture names of each split."""
+    """Class names, the dataset's folder inside the archive, and the picture names of each split.
+
+    `objects` holds what annotation files say of each picture; None where label files lie beside the pictures.
+    `class_map` gives each class number of the labels its index in `names`, None to drop it; None = the same.
+    """
 
     names: tuple[str, ...]
     root: str
     splits: Mapping[Split, tuple[str, ...]]
+    objects: Mapping[str, Annotated] | None = None
+    class_map: tuple[int | None, ...] | None = None
+
+    @property
+    def num_label_classes(self) -> int:
+        """How many classes the labels may speak of."""
+        return len(self.names) if self.class_map is None else len(self.class_map)
 
 
 @dataclass
@@ -62,6 +74,18 @@ def guess_splits(tree: Tree, root: str) -> dict[Split, tuple[str, ...]]:
                 splits[split] = tuple(tree.below(candidate))
                 break
     return splits
+
+
+def common_root(pictures: Sequence[str]) -> str:
+    """Return the deepest folder all pictures lie in, without the folder that holds nothing but pictures.
+
+    Names below it stay the same when the archive is packed with one more folder around everything.
+    """
+    folders = {posixpath.dirname(name) for name in pictures}
+    if not folders or "" in folders:
+        return ""
+    shared = posixpath.commonpath(folders)
+    return posixpath.dirname(shared) if len(folders) == 1 else shared
 
 
 class SplitResolver:

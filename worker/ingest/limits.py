@@ -20,6 +20,7 @@ class Limits:
     ratio_free_bytes: int = 16 << 20
     max_text_bytes: int = 8 << 20
     max_texts_bytes: int = 1 << 30
+    max_annotations_bytes: int = 256 << 20
     max_image_bytes: int = 1 << 30
     max_image_pixels: int = 178_000_000
     max_path_bytes: int = 1024

@@ -10,7 +10,7 @@ from typing import Literal
 
 from worker.ingest.limits import Limits
 
-Kind = Literal["image", "text", "yaml", "archive", "code", "annotation", "other"]
+Kind = Literal["image", "text", "yaml", "archive", "code", "json", "xml", "other"]
 
 IMAGE_SUFFIXES = frozenset({"bmp", "gif", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"})
 _KINDS: dict[str, Kind] = {
@@ -23,8 +23,8 @@ _KINDS: dict[str, Kind] = {
         ("cache", "npy", "npz", "pkl", "pickle", "pt", "pth", "py", "pyc", "so", "sh", "exe", "dll", "bat"),
         "code",
     ),
-    "json": "annotation",
-    "xml": "annotation",
+    "json": "json",
+    "xml": "xml",
 }
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _RUBBISH = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
