@@ -19,6 +19,9 @@ from worker.ingest.report import RefusedError, Report
 from worker.ingest.statistics import statistics
 from yolocore.errors import DatasetError
 from yolocore.spec.dataset import Manifest
+from yolocore.spec.imports import ImportOptions
+
+_DEFAULTS = ImportOptions()
 
 
 def ingest(task_dir: Path) -> dict[str, Any]:
@@ -29,15 +32,18 @@ def ingest(task_dir: Path) -> dict[str, Any]:
     """
     task = json.loads((task_dir / "task.json").read_text(encoding="utf-8"))
     limits = Limits.from_dict(task.get("limits") or {})
-    return ingest_archive(Path(task["archive"]), task_dir, limits)
+    options = ImportOptions.model_validate(task.get("options") or {})
+    return ingest_archive(Path(task["archive"]), task_dir, limits, options)
 
 
-def ingest_archive(archive: Path, folder: Path, limits: Limits) -> dict[str, Any]:
+def ingest_archive(
+    archive: Path, folder: Path, limits: Limits, options: ImportOptions = _DEFAULTS
+) -> dict[str, Any]:
     """Do one ingest into `folder`; see `ingest`."""
     report = Report()
     manifest: Manifest | None = None
     try:
-        manifest = _to_manifest(archive, folder / "images", limits, report)
+        manifest = _to_manifest(archive, folder / "images", limits, report, options)
     except RefusedError:
         pass  # the entry that says why is in the report
     except DatasetError as error:
@@ -64,9 +70,11 @@ def ingest_archive(archive: Path, folder: Path, limits: Limits) -> dict[str, Any
     return result
 
 
-def _to_manifest(archive: Path, images_root: Path, limits: Limits, report: Report) -> Manifest | None:
+def _to_manifest(
+    archive: Path, images_root: Path, limits: Limits, report: Report, options: ImportOptions
+) -> Manifest | None:
     contents = collect(archive, images_root, limits, report)
-    layout = describe(contents, limits, report)
+    layout = describe(contents, limits, report, options)
     if layout is None:
         return None
     used = {contents.images[name].sha256 for names in layout.splits.values() for name in names}
