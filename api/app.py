@@ -20,6 +20,7 @@ from api.access import routes as access_routes
 from api.access.gate import Gate
 from api.architectures import routes as architecture_routes
 from api.dashboard.routes import mount_dashboard
+from api.datasets import looking as dataset_looking
 from api.datasets import routes as dataset_routes
 from api.domain.records import Principal
 from api.domain.settings import Settings, get_settings
@@ -42,6 +43,7 @@ ROUTERS = (
     access_routes.router,
     tus.router,
     dataset_routes.router,
+    dataset_looking.router,
     architecture_routes.router,
     job_routes.router,
     result_routes.router,

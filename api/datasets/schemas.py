@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -27,6 +27,7 @@ class DatasetView(BaseModel):
     error: dict[str, Any] | None
     created_at: float
     finished_at: float | None
+    options: dict[str, Any] | None = Field(None, description="How the archive is read; null: as it is.")
     links: dict[str, str]
 
     @classmethod
@@ -49,8 +50,21 @@ class DatasetView(BaseModel):
             error=None if row.error is None else dict(row.error),
             created_at=row.created_at,
             finished_at=row.finished_at,
-            links={"self": base, "problems": f"{base}/problems", "statistics": f"{base}/statistics"},
+            options=None if row.options is None else dict(row.options),
+            links=_links(base, row),
         )
+
+
+def _links(base: str, row: records.Dataset) -> dict[str, str]:
+    links = {"self": base, "problems": f"{base}/problems", "statistics": f"{base}/statistics"}
+    if row.manifest_hash is not None:
+        links |= {"images": f"{base}/images", "export": f"{base}/export"}
+    files = row.files or {}
+    if "thumbnails" in files:
+        links["thumbnails"] = f"{base}/thumbnails"
+    if "page" in files:
+        links["report"] = f"{base}/report.html"
+    return links
 
 
 class DatasetPage(BaseModel):
@@ -67,3 +81,49 @@ class ProblemPage(BaseModel):
     items: list[dict[str, Any]]
     truncated: bool
     summary: dict[str, Any]
+
+
+class ImageView(BaseModel):
+    """An image of a dataset; `boxes` are `class x y w h`, normalised by the image's size in pixels."""
+
+    n: int = Field(description="Position in the dataset, also of its thumbnail.")
+    name: str
+    split: Literal["train", "val", "test"]
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+    boxes: list[tuple[int, float, float, float, float]]
+
+
+class ImagePage(BaseModel):
+    """Some images, in the manifest's order."""
+
+    items: list[ImageView]
+    next: str | None
+    classes: list[str]
+
+
+class Differing(BaseModel):
+    """How many images differ in one way, and the first hundred of them."""
+
+    count: int
+    first: list[dict[str, Any]]
+
+
+class DifferingClasses(BaseModel):
+    """Classes only one of two datasets has, and those with another number."""
+
+    added: list[str]
+    removed: list[str]
+    renumbered: list[str]
+
+
+class DatasetDiff(BaseModel):
+    """What another dataset has more, less or otherwise; images are the same by their content."""
+
+    images_added: Differing
+    images_removed: Differing
+    images_moved: Differing
+    boxes_changed: Differing
+    classes: DifferingClasses

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from api.access.principal import owner_filter
-from api.datasets.schemas import ProblemPage
+from api.datasets import export as exports
+from api.datasets.manifests import difference, images_page
+from api.datasets.schemas import ImagePage, ImageView, ProblemPage
 from api.domain.blobs import Blob, BlobStore
 from api.domain.datasets import Created, DatasetBook
-from api.domain.records import Dataset, Page, Principal
-from api.errors import ConflictError
+from api.domain.records import Dataset, DatasetStatus, Page, Principal
+from api.errors import ConflictError, NotFoundError
+
+# Manifests and zips of thumbnails are looked at many times in a row; few, for the memory they take.
+_MANIFESTS_KEPT, _ZIPS_KEPT = 2, 4
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """The small pictures of a dataset; `is_final` where they can never become other ones."""
+
+    path: Path
+    digest: str
+    is_final: bool
+
+    def content(self, position: int) -> bytes:
+        """Return the JPEG at a position; raises NotFoundError."""
+        try:
+            return _open_zip(self.path).read(f"{position:06d}.jpg")
+        except (KeyError, FileNotFoundError) as error:
+            raise NotFoundError("THUMBNAIL_NOT_FOUND", f"there is no thumbnail {position}") from error
 
 
 class DatasetService:
@@ -20,9 +47,29 @@ class DatasetService:
         self._book = book
         self._blobs = blobs
 
-    def enter(self, caller: Principal, name: str, archive: Blob, *, file_name: str) -> Created:
-        """Make the dataset of an archive that is stored; raises Conflict for a name that is taken."""
-        return self._book.create(caller.id, name, archive, file_name=file_name)
+    def enter(
+        self,
+        caller: Principal,
+        name: str,
+        archive: Blob,
+        *,
+        file_name: str,
+        options: Mapping[str, Any] | None = None,
+        max_owner_bytes: int | None = None,
+    ) -> Created:
+        """Make the dataset of an archive that is stored; raises Conflict NAME_TAKEN, QUOTA_EXCEEDED."""
+        return self._book.create(
+            caller.id, name, archive, file_name=file_name, options=options, max_owner_bytes=max_owner_bytes
+        )
+
+    def confirm(self, caller: Principal, dataset_id: str, options: Mapping[str, Any]) -> Dataset:
+        """Read an archive that was only looked at, or invalid; raises NotFound, Conflict NOT_CONFIRMABLE."""
+        return self._book.confirm(dataset_id, owner_filter(caller), options)
+
+    def head(self, archive: Blob, size_bytes: int) -> bytes:
+        """Return the first bytes of a stored archive."""
+        with self._blobs.open(archive.sha256) as file:
+            return file.read(size_bytes)
 
     def check_name(self, caller: Principal, name: str, *, sha256: str | None, size_bytes: int | None) -> None:
         """Raise Conflict for a name that other bytes have than the ones on their way."""
@@ -60,3 +107,68 @@ class DatasetService:
         if dataset.statistics is None:
             raise ConflictError("DATASET_NOT_READY", f"the dataset is {dataset.status.value}")
         return dict(dataset.statistics)
+
+    def images(
+        self,
+        caller: Principal,
+        dataset_id: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        split: str | None,
+        class_: str | None,
+    ) -> ImagePage:
+        """Return some images; raises NotFound, ConflictError, BadCursor, UnprocessableError."""
+        manifest = self._manifest(self.get(caller, dataset_id))
+        items, after = images_page(manifest, limit=limit, cursor=cursor, split=split, class_=class_)
+        shown = [ImageView.model_validate(item) for item in items]
+        return ImagePage(items=shown, next=after, classes=list(manifest["names"]))
+
+    def thumbnail(self, caller: Principal, dataset_id: str, position: int) -> Thumbnails:
+        """Return the thumbnails of a dataset that has one at a position; raises NotFound, NotFoundError."""
+        dataset = self.get(caller, dataset_id)
+        digest = (dataset.files or {}).get("thumbnails")
+        if digest is None:
+            raise NotFoundError("THUMBNAIL_NOT_FOUND", "the dataset has no thumbnails")
+        is_final = dataset.status is DatasetStatus.READY
+        return Thumbnails(self._blobs.path(digest), digest, is_final)
+
+    def report_page(self, caller: Principal, dataset_id: str) -> tuple[str, bytes]:
+        """Return a file name without suffix, and the report as HTML; raises NotFound, NotFoundError."""
+        dataset = self.get(caller, dataset_id)
+        digest = (dataset.files or {}).get("page")
+        if digest is None:
+            raise NotFoundError("REPORT_NOT_FOUND", "the dataset has no report as a page")
+        return _file_name(dataset), self._blobs.read_bytes(digest)
+
+    def diff(self, caller: Principal, dataset_id: str, other_id: str) -> dict[str, Any]:
+        """Return what another dataset has otherwise; raises NotFound, ConflictError."""
+        before, after = self.get(caller, dataset_id), self.get(caller, other_id)
+        return difference(self._manifest(before), self._manifest(after))
+
+    def export(self, caller: Principal, dataset_id: str, form: exports.Format) -> tuple[str, Iterator[bytes]]:
+        """Return a file name without suffix and the pieces of a zip; raises NotFound, ConflictError."""
+        dataset = self.get(caller, dataset_id)
+        return _file_name(dataset), exports.export(self._manifest(dataset), self._blobs, form)
+
+    def _manifest(self, dataset: Dataset) -> Mapping[str, Any]:
+        if dataset.manifest_hash is None:
+            raise ConflictError("DATASET_NOT_READY", f"the dataset is {dataset.status.value}")
+        return _read_manifest(self._blobs.path(dataset.manifest_hash))
+
+
+@lru_cache(maxsize=_MANIFESTS_KEPT)
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    """Read a manifest; its path names its content, so it never changes."""
+    manifest: dict[str, Any] = json.loads(path.read_bytes())
+    return manifest
+
+
+@lru_cache(maxsize=_ZIPS_KEPT)
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip whose path names its content; it is closed when nobody holds it any more."""
+    return zipfile.ZipFile(path)
+
+
+def _file_name(dataset: Dataset) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", dataset.name)[:80]

@@ -93,8 +93,8 @@ class UploadService:
         self._book.delete(upload.id)
         self._parts.remove(upload.id)
 
-    def content(self, caller: Principal, upload_id: str) -> tuple[Upload, Blob]:
-        """Return a finished upload with its content; raises NotFound, ConflictError UPLOAD_UNFINISHED."""
+    def content(self, caller: Principal, upload_id: str) -> Blob:
+        """Return the content of a finished upload; raises NotFound, ConflictError UPLOAD_UNFINISHED."""
         upload = self.get(caller, upload_id)
         if upload.finished_at is None or upload.sha256 is None:
             there = self._parts.offset(upload.id)
@@ -103,7 +103,7 @@ class UploadService:
             )
         if not self._blobs.has(upload.sha256):
             raise NotFoundError("UPLOAD_NOT_FOUND", "the content of this upload is gone")
-        return upload, Blob(upload.sha256, upload.size_bytes)
+        return Blob(upload.sha256, upload.size_bytes)
 
     def own_content(self, caller: Principal, sha256: str) -> Blob:
         """Return a content the caller has sent before; raises NotFoundError CONTENT_UNKNOWN."""
