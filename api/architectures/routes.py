@@ -11,13 +11,14 @@ from api.access.principal import Caller
 from api.architectures.schemas import (
     ArchitecturePage,
     ArchitectureView,
-    PlanSummary,
     PublicArchitecture,
     PublicArchitectures,
 )
-from api.architectures.service import plan_text
+from api.architectures.service import difference_view, facts_of
+from api.architectures.views import DifferenceView, PlanView
 from api.paging import Cursor, Limit, link_next
 from api.services import Service
+from yolocore.spec.studio import MAX_BATCH, study
 from yolocore.spec.zoo import DETECTORS, zoo_text
 
 router = APIRouter(prefix="/v1/architectures", tags=["architectures"])
@@ -41,6 +42,17 @@ Name = Annotated[
 ]
 NumClasses = Annotated[int | None, Query(ge=1, le=10_000, description="Instead of the YAML's own nc.")]
 ImageSize = Annotated[int, Query(ge=32, le=4096, description="Side in pixels for shapes and FLOPs.")]
+Batch = Annotated[int, Query(ge=1, le=MAX_BATCH, description="Pictures in a batch, for memory.")]
+DatasetId = Annotated[
+    str | None,
+    Query(
+        max_length=60,
+        description="A ready dataset: its classes are used, its boxes are held against the anchors.",
+    ),
+]
+Other = Annotated[
+    str, Query(max_length=60, description="Id of an architecture, or the name of a public model file.")
+]
 
 
 @router.post("", status_code=201, openapi_extra=_YAML, summary="Keep a model YAML")
@@ -58,13 +70,24 @@ async def create(
 
 @router.post("/check", openapi_extra=_YAML, summary="Check a model YAML")
 async def check(
-    request: Request, service: Service, num_classes: NumClasses = None, imgsz: ImageSize = 640
-) -> PlanSummary:
-    """Plan a model YAML without keeping it: layers, shapes, parameters, FLOPs, strides."""
+    request: Request,
+    caller: Caller,
+    service: Service,
+    num_classes: NumClasses = None,
+    imgsz: ImageSize = 640,
+    batch: Batch = 1,
+    dataset: DatasetId = None,
+) -> PlanView:
+    """Tell all of a model YAML without keeping it: rows, shapes, FLOPs, memory, graph, warnings."""
     text = service.architectures.read_text(await request.body())
-    return await anyio.to_thread.run_sync(
-        lambda: plan_text(text, source="model.yaml", num_classes=num_classes, imgsz=imgsz).summary()
-    )
+
+    def work() -> PlanView:
+        facts = facts_of(service.datasets.get(caller, dataset)) if dataset else None
+        return PlanView.of(
+            study(text, num_classes=num_classes, imgsz=imgsz, batch=batch, dataset=facts),
+        )
+
+    return await anyio.to_thread.run_sync(work)
 
 
 @router.get("", summary="List architectures")
@@ -103,6 +126,31 @@ def plan(
     service: Service,
     num_classes: NumClasses = None,
     imgsz: ImageSize = 640,
-) -> PlanSummary:
-    """Return layers, shapes, parameters, FLOPs and strides, for any number of classes and image size."""
-    return service.architectures.plan(caller, architecture_id, num_classes=num_classes, imgsz=imgsz)
+    batch: Batch = 1,
+    dataset: DatasetId = None,
+) -> PlanView:
+    """Tell all of an architecture, for any number of classes, image size, batch and dataset."""
+    row = service.architectures.get(caller, architecture_id)
+    facts = facts_of(service.datasets.get(caller, dataset)) if dataset else None
+    return PlanView.of(
+        study(row.text, source=row.name, num_classes=num_classes, imgsz=imgsz, batch=batch, dataset=facts)
+    )
+
+
+@router.get("/{architecture_id}/diff", summary="Compare it with another")
+def diff(
+    architecture_id: str, caller: Caller, service: Service, other: Other = "yolov5s", imgsz: ImageSize = 640
+) -> DifferenceView:
+    """Tell what another architecture has different from this one."""
+    left = service.architectures.named(caller, service.architectures.get(caller, architecture_id).id)
+    return difference_view(left, service.architectures.named(caller, other), imgsz)
+
+
+@router.post("/{architecture_id}/diff", openapi_extra=_YAML, summary="Compare it with a model YAML")
+async def diff_text(
+    request: Request, architecture_id: str, caller: Caller, service: Service, imgsz: ImageSize = 640
+) -> DifferenceView:
+    """Tell what a model YAML, which is not kept, has different from this architecture."""
+    row = await anyio.to_thread.run_sync(service.architectures.get, caller, architecture_id)
+    text = service.architectures.read_text(await request.body())
+    return await anyio.to_thread.run_sync(difference_view, (row.name, row.text), ("model.yaml", text), imgsz)

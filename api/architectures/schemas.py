@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel
 
@@ -56,7 +56,3 @@ class PublicArchitectures(BaseModel):
     """All public model files that can be trained."""
 
     items: list[PublicArchitecture]
-
-
-PlanSummary = dict[str, Any]
-"""The plan as JSON: layers with channels, shapes, parameters; strides; totals."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from api.access.principal import owner_filter
+from api.architectures.views import DifferenceView
 from api.domain.architectures import ArchitectureBook, NewArchitecture
-from api.domain.records import Architecture, Page, Principal
-from api.errors import TooLargeError, UnprocessableError
+from api.domain.records import Architecture, Dataset, Page, Principal
+from api.errors import ConflictError, NotFoundError, TooLargeError, UnprocessableError
+from yolocore.spec.advice import DatasetFacts
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.plan import Plan, plan_architecture
+from yolocore.spec.studio import difference
+from yolocore.spec.zoo import zoo_text
 
 
 def plan_text(text: str, *, source: str, num_classes: int | None = None, imgsz: int = 640) -> Plan:
@@ -17,6 +19,19 @@ def plan_text(text: str, *, source: str, num_classes: int | None = None, imgsz: 
     return plan_architecture(
         parse_architecture(text, source=source), num_classes=num_classes, imgsz=(imgsz, imgsz)
     )
+
+
+def facts_of(dataset: Dataset) -> DatasetFacts:
+    """Return what a model is held against; raises ConflictError while the dataset is not ready."""
+    if dataset.statistics is None:
+        raise ConflictError("DATASET_NOT_READY", f"the dataset is {dataset.status.value}")
+    return DatasetFacts.of_statistics(dataset.num_classes, dataset.statistics)
+
+
+def difference_view(left: tuple[str, str], right: tuple[str, str], imgsz: int) -> DifferenceView:
+    """Compare two (name, text); raises ArchitectureError naming the one at fault."""
+    names = left[0], right[0]
+    return DifferenceView.of(*names, difference(left[1], right[1], names=names, imgsz=imgsz))
 
 
 class ArchitectureService:
@@ -67,9 +82,13 @@ class ArchitectureService:
         """Return one; raises NotFound."""
         return self._book.get(architecture_id, owner_filter(caller))
 
-    def plan(
-        self, caller: Principal, architecture_id: str, *, num_classes: int | None, imgsz: int
-    ) -> dict[str, Any]:
-        """Return the plan of a kept one for other classes or sizes; raises ArchitectureError."""
-        row = self.get(caller, architecture_id)
-        return plan_text(row.text, source=row.name, num_classes=num_classes, imgsz=imgsz).summary()
+    def named(self, caller: Principal, reference: str) -> tuple[str, str]:
+        """Return name and text of a kept one by its id, or of a public file by its name; raises NotFound."""
+        if reference.startswith("arch_"):
+            row = self.get(caller, reference)
+            return row.name, row.text
+        try:
+            return reference, zoo_text(reference)
+        except KeyError:
+            message = f"no architecture or public model file {reference[:60]!r}"
+            raise NotFoundError("ARCHITECTURE_NOT_FOUND", message) from None
