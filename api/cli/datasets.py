@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import zipfile
@@ -28,9 +29,10 @@ from api.client.http import Progress, file_sha256
 
 app = typer.Typer(no_args_is_help=True, help="Upload, list, show and delete datasets.")
 
-_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".txt", ".yaml", ".yml"}
-)
+_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
+_SUFFIXES = _PICTURES | {".txt", ".yaml", ".yml", ".json", ".xml"}
+_JUNK = frozenset({"__MACOSX", "node_modules"})
+_WORST_SHOWN = 20
 # The earliest a zip can tell; a folder's own times and modes differ from checkout to checkout.
 _ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
 _ENTRY_MODE = 0o100644 << 16
@@ -43,7 +45,7 @@ DatasetId = Annotated[str, typer.Argument(help="Id or name.")]
 
 @contextmanager
 def as_archive(source: Path) -> Iterator[Path]:
-    """Yield an archive file; a folder is packed first (pictures, labels and YAML only).
+    """Yield an archive file; a folder is packed first: pictures and labels only, nothing hidden.
 
     The same files give the same bytes, whenever and wherever they were written.
     """
@@ -54,13 +56,17 @@ def as_archive(source: Path) -> Iterator[Path]:
         found = {
             path.relative_to(source).as_posix(): path
             for path in source.rglob("*")
-            if path.suffix.lower() in _SUFFIXES and path.is_file()
+            if path.suffix.lower() in _SUFFIXES and not _is_junk(path.relative_to(source)) and path.is_file()
         }
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(found):
                 _add(archive, name, found[name])
         temporary.flush()
         yield Path(temporary.name)
+
+
+def _is_junk(path: Path) -> bool:
+    return any(part.startswith(".") or part in _JUNK for part in path.parts)
 
 
 def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
@@ -71,27 +77,42 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
         shutil.copyfileobj(content, target)
 
 
-def upload(client: Client, source: Path, name: str, *, quiet: bool) -> Dataset:
+def upload(
+    client: Client, source: Path, name: str, *, quiet: bool, options: dict[str, Any] | None = None
+) -> Dataset:
     """Upload; where the name belongs to other bytes, keep these beside it under a name with their digest."""
     with as_archive(source) as archive, transfer_bar(f"uploading {source.name}", quiet=quiet) as bar:
-        return _put(client, archive, name, bar)
+        return _put(client, archive, name, bar, options)
 
 
-def _put(client: Client, archive: Path, name: str, bar: Progress | None) -> Dataset:
+def _put(
+    client: Client, archive: Path, name: str, bar: Progress | None, options: dict[str, Any] | None
+) -> Dataset:
     try:
-        return client.push_dataset(archive, name, bar)
+        return client.push_dataset(archive, name, bar, options=options)
     except ApiError as error:
         if error.code != "NAME_TAKEN":
             raise
-    ending = f"-{file_sha256(archive).hexdigest()[:8]}"
+    digest = file_sha256(archive)
+    if options is not None:
+        digest.update(json.dumps(options, sort_keys=True).encode())
+    ending = f"-{digest.hexdigest()[:8]}"
     other = name[: _LONGEST_NAME - len(ending)] + ending
     err.print(f"{name!r} is the name of other content; this one is kept as {other!r}", markup=False)
-    return client.push_dataset(archive, other, bar)
+    return client.push_dataset(archive, other, bar, options=options)
 
 
-def push(client: Client, source: Path, name: str, *, timeout_s: float | None, quiet: bool) -> Dataset:
+def push(
+    client: Client,
+    source: Path,
+    name: str,
+    *,
+    timeout_s: float | None,
+    quiet: bool,
+    options: dict[str, Any] | None = None,
+) -> Dataset:
     """Upload and wait for the check; used by `jobs submit` as well."""
-    dataset = upload(client, source, name, quiet=quiet)
+    dataset = upload(client, source, name, quiet=quiet, options=options)
     if not quiet and err.is_terminal:
         with err.status("checking the dataset"):
             return client.wait_for_dataset(dataset.id, timeout_s=timeout_s)
@@ -114,29 +135,56 @@ def push_command(
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the check of the dataset.")] = True,
     timeout: Annotated[float | None, typer.Option(help="Longest wait in seconds.")] = None,
+    inspect: Annotated[bool, typer.Option("--inspect", help="Only look: report, store no images.")] = False,
+    renamed: Annotated[
+        list[str] | None, typer.Option("--map", metavar="OLD=NEW", help="Rename or merge a class.")
+    ] = None,
+    dropped: Annotated[
+        list[str] | None, typer.Option("--drop", metavar="NAME", help="Leave a class out.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Upload a dataset and report what its check found. Exits 1 if it cannot be used."""
     name = name or source.resolve().name.split(".")[0]
+    options = import_options(renamed or [], dropped or [], inspect=inspect)
     with connected(context) as client:
         if wait:
-            dataset = push(client, source, name, timeout_s=timeout, quiet=as_json)
+            dataset = push(client, source, name, timeout_s=timeout, quiet=as_json, options=options)
         else:
-            dataset = upload(client, source, name, quiet=as_json)
+            dataset = upload(client, source, name, quiet=as_json, options=options)
         problems = client.dataset_problems(dataset.id) if wait else []
-    _print_report(dataset, problems, as_json=as_json)
+    _print_report(dataset, problems, as_json=as_json, most=_WORST_SHOWN)
     if dataset.status == "invalid":
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print_report(dataset: Dataset, problems: list[dict[str, Any]], *, as_json: bool) -> None:
+def import_options(renamed: list[str], dropped: list[str], *, inspect: bool) -> dict[str, Any] | None:
+    """Return what the service is told of an import; None where it takes everything as it is."""
+    classes: dict[str, str | None] = {}
+    for pair in renamed:
+        old, equals, new = pair.partition("=")
+        if not old or not equals or not new:
+            fail(f"--map wants OLD=NEW, not {pair!r}", EXIT_USAGE)
+        classes[old] = new
+    classes |= dict.fromkeys(dropped)
+    options: dict[str, Any] = {"inspect": True} if inspect else {}
+    if classes:
+        options["classes"] = classes
+    return options or None
+
+
+def _print_report(
+    dataset: Dataset, problems: list[dict[str, Any]], *, as_json: bool, most: int | None = None
+) -> None:
     if as_json:
         print_json(dataset.as_json() | {"report": problems})
         return
     out.print(summary(dataset), markup=False)
-    for problem in problems:
-        if problem.get("severity") != "info":
-            err.print(f"  {problem.get('severity')}: {describe_problem(problem)}", markup=False)
+    told = [problem for problem in problems if problem.get("severity") != "info"]
+    for problem in told[:most]:
+        err.print(f"  {problem.get('severity')}: {describe_problem(problem)}", markup=False)
+    if most is not None and len(told) > most:
+        err.print(f"  and {len(told) - most} more: trainshed datasets show {dataset.id}", markup=False)
 
 
 @app.command("list")

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
+from api.client import uploads
 from api.client.errors import ApiError, IntegrityError, NotEndedError, UnreachableError, error_of
 from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Worker, _Answer
 from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
@@ -97,14 +98,46 @@ class Client:
 
     # Datasets
 
-    def push_dataset(self, archive: Path, name: str, progress: Progress | None = None) -> Dataset:
-        """Upload an archive with its digest; returns while the service still checks it."""
+    def push_dataset(
+        self,
+        archive: Path,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        give_up_s: float = GIVE_UP_S,
+    ) -> Dataset:
+        """Upload an archive, or only name it where the service has it; returns while it is still checked.
+
+        A large one goes in pieces, resumed where a line was cut; a small one without `options` as one body.
+        """
+        sha256 = file_sha256(archive)
+        if options is None and archive.stat().st_size <= uploads.PIECE_BYTES:
+            return self._push_body(archive, name, sha256.digest(), progress)
+        order: dict[str, Any] = {"name": name} | ({} if options is None else {"options": dict(options)})
+        try:
+            known = {"sha256": sha256.hexdigest()}
+            return self._one(Dataset, self.request("POST", "/v1/datasets", json=order | known))
+        except ApiError as error:
+            if error.code != "CONTENT_UNKNOWN":
+                raise
+        upload = uploads.send(self, archive, sha256.hexdigest(), progress, give_up_s=give_up_s)
+        last = order | {"upload": upload}
+        made = uploads.patiently(lambda: self.request("POST", "/v1/datasets", json=last), Patience(give_up_s))
+        uploads.give_up(self, upload)
+        return self._one(Dataset, made)
+
+    def confirm_dataset(self, dataset_id: str, options: Mapping[str, Any]) -> Dataset:
+        """Have an archive read that was only looked at, by these options."""
+        body = {"options": dict(options)}
+        return self._one(Dataset, self.request("POST", f"/v1/datasets/{dataset_id}/confirm", json=body))
+
+    def _push_body(self, archive: Path, name: str, digest: bytes, progress: Progress | None) -> Dataset:
         size = archive.stat().st_size
-        digest = base64.b64encode(file_sha256(archive).digest()).decode()
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size),
-            "Repr-Digest": f"sha-256=:{digest}:",
+            "Repr-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
         }
         response = self.request(
             "PUT",

@@ -25,7 +25,7 @@ class Dataset(_Answer):
 
     id: str
     name: str
-    status: Literal["ingesting", "ready", "invalid"]
+    status: Literal["ingesting", "ready", "invalid", "inspected"]
     size_bytes: int | None = None
     num_classes: int | None = None
     classes: list[str] | None = None
