@@ -16,7 +16,7 @@ from worker.ingest.jsonstream import JsonError, decode_json, read_lists
 from worker.ingest.report import Report
 
 MAX_NAME_CHARS = 256
-_MARKS = (b'"images"', b'"annotations"')
+_MARKS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class CocoFile:
 
 
 def looks_like_coco(content: bytes) -> bool:
-    """Tell whether a JSON file may be COCO: both of the keys that make one occur in it."""
+    """Tell whether a JSON file may be COCO: the keys that make one occur in it."""
     head = content[:4]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
         content = content.replace(b"\0", b"")

@@ -32,8 +32,9 @@ def coco_layout(
         return None
     objects: dict[str, Annotated] = {}
     found: dict[Split | None, list[str]] = {}
+    file_splits = split_of_files([file.name for file in chosen])
     for file in chosen:
-        split = split_of_path(file.name) if len(chosen) > 1 else None
+        split = file_splits[file.name]
         found.setdefault(split, []).extend(_resolve(file, split, pictures, numbers, objects, report))
     everything = sorted(objects)
     root = common_root(everything)
@@ -46,10 +47,9 @@ def coco_layout(
 
 
 def _chosen(files: Sequence[CocoFile], report: Report) -> list[CocoFile]:
-    """Leave out files that repeat the pictures of others, and those without a split where others have one."""
-    kept = [file for file in files if _PREFERRED in posixpath.basename(file.name).lower()] or list(files)
-    if any(split_of_path(file.name) for file in kept) and len(kept) > 1:
-        kept = [file for file in kept if split_of_path(file.name)]
+    """Leave out files without a split where others have one; they repeat the pictures of the others."""
+    splits = split_of_files([file.name for file in files])
+    kept = [file for file in files if splits[file.name] is not None] or list(files)
     for file in files:
         if file not in kept:
             report.add(
@@ -60,6 +60,19 @@ def _chosen(files: Sequence[CocoFile], report: Report) -> list[CocoFile]:
                 fix="leave it out of the archive, or name its split (train, val, test)",
             )
     return kept
+
+
+def split_of_files(names: Sequence[str]) -> dict[str, Split | None]:
+    """Return the split each file names by what is not the same for all; None for a single file."""
+    if len(names) == 1:
+        return {names[0]: None}
+    shared = posixpath.commonpath([posixpath.dirname(name) for name in names])
+    return {name: split_of_path(name.removeprefix(f"{shared}/")) for name in names}
+
+
+def preferred(names: Sequence[str]) -> list[str]:
+    """Return the files that hold all objects, where COCO's others on the same pictures lie beside."""
+    return [name for name in names if _PREFERRED in posixpath.basename(name).lower()] or list(names)
 
 
 def _classes(files: Sequence[CocoFile], report: Report) -> tuple[dict[str, int], list[str]]:

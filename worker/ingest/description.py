@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from worker.ingest.classes import map_classes
 from worker.ingest.coco import looks_like_coco, parse_coco
-from worker.ingest.coco_layout import coco_layout
+from worker.ingest.coco_layout import coco_layout, preferred
 from worker.ingest.collect import Contents
 from worker.ingest.layout import Layout, SplitResolver, Tree, guess_splits, missing_splits
 from worker.ingest.limits import Limits
@@ -101,7 +101,7 @@ def _coco(
 ) -> tuple[bool, Layout | None]:
     """Return whether there is COCO in the archive, and its layout unless a file of it is unreadable."""
     files, is_broken = [], False
-    for name in sorted(name for name, content in contents.jsons.items() if looks_like_coco(content)):
+    for name in preferred(sorted(n for n, content in contents.jsons.items() if looks_like_coco(content))):
         before = report.count("error")
         file = parse_coco(contents.jsons[name], name, report, keep_crowd=options.keep_crowd)
         is_broken |= file is None and report.count("error") > before
