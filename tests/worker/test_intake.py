@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from api.domain.contents import ContentBook
 from api.domain.records import DatasetStatus, TaskStatus
-from tests.support.books import Books, until
+from tests.support.books import OWNER, Books, until
 from tests.worker.conftest import MakeSlot
 from worker.tasks import WorkerSlot, ingest_next
 
@@ -172,6 +173,53 @@ def test_an_ingest_that_takes_too_long(books: Books, make_slot: MakeSlot) -> Non
     (task,) = books.tasks.for_subject(dataset_id)
     assert (task.status, task.failures) == (TaskStatus.QUEUED, 1)
     assert task.error is not None and task.error["code"] == "STALLED"
+
+
+SHOWN = """
+for name in ("thumbnails.zip", "report.html"):
+    (folder / name).write_text(name)
+"""
+BOTH = 'files={"thumbnails": "thumbnails.zip", "page": "report.html", "other": "report.json"}'
+
+
+def test_what_is_to_be_looked_at_is_kept_with_the_dataset(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    ingest_next(make_slot(ingest_command=child(f'{SHOWN}\nleave("ready", [image(b"one")], {BOTH})')))
+    files = books.datasets.get(dataset_id).files
+    assert files is not None and set(files) == {"thumbnails", "page"}
+    assert books.blobs.read_bytes(files["page"]) == b"report.html"
+    assert ContentBook(books.store).unnamed(list(files.values())) == []
+    books.datasets.delete(dataset_id)
+    assert set(ContentBook(books.store).unnamed(list(files.values()))) == set(files.values())
+
+
+def test_a_dataset_that_is_only_looked_at(books: Books, make_slot: MakeSlot) -> None:
+    options = {"inspect": True, "imgsz": 320}
+    code = f"""
+{SHOWN}
+assert task["options"] == {options!r}
+leave("ready", [image(b"one")], inspected=True, files={{"thumbnails": None, "page": "report.html"}})
+"""
+    archive = books.blobs.put_bytes(b"archive")
+    made = books.datasets.create(OWNER, "ds", archive, file_name="ds.zip", options=options)
+    ingest_next(make_slot(ingest_command=child(code)))
+    dataset = books.datasets.get(made.dataset.id)
+    assert (dataset.status, dataset.manifest_hash) == (DatasetStatus.INSPECTED, None)
+    assert (dataset.statistics, set(dataset.files or {})) == ({"boxes": 7}, {"page"})
+    assert not books.blobs.has(hashlib.sha256(b"one").hexdigest())
+    books.datasets.confirm(dataset.id, OWNER, {"inspect": False})
+    ingest_next(make_slot(ingest_command=child('assert not task["options"]["inspect"]\n' + READY)))
+    assert books.datasets.get(made.dataset.id).status is DatasetStatus.READY
+
+
+@pytest.mark.parametrize("name", ["../task.json", "missing.html", "images", "/etc/passwd"])
+def test_a_file_that_is_none_is_not_published(books: Books, make_slot: MakeSlot, name: str) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    code = f'leave("ready", [image(b"one")], files={{"page": {name!r}}})'
+    ingest_next(make_slot(ingest_command=child(code)))
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert task.failures == 1
+    assert books.datasets.get(dataset_id).files is None
 
 
 def test_another_attempt_s_folder_is_left_alone(books: Books, make_slot: MakeSlot) -> None:
