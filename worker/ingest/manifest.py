@@ -13,7 +13,7 @@ from worker.ingest import names as entry_names
 from worker.ingest.collect import Contents
 from worker.ingest.images import ImageFacts
 from worker.ingest.layout import Layout
-from worker.ingest.objects import PixelObject, rows_of
+from worker.ingest.objects import rows_of
 from worker.ingest.report import Report
 from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage, Polygon, Split
 from yolocore.spec.labels import LabelProblem, LabelRow, parse_label_text
@@ -89,12 +89,12 @@ class _Labels:
     def rows(self, name: str, size_wh: tuple[int, int]) -> list[LabelRow]:
         """Return the rows of a picture of this size in pixels; what was dropped leaves an entry."""
         if self._layout.objects is None:
-            return self._mapped(self._label_file(name))
+            return self._label_file(name)
         annotated = self._layout.objects.get(name)
         if annotated is None:
             return []
         found = rows_of(annotated, name, size_wh, self._report)
-        return self._distinct(found, annotated.file)
+        return self._as_asked([(row, item.line, item.place) for row, item in found], annotated.file)
 
     def summarise(self) -> None:
         """Say how many rows went with classes that the import dropped."""
@@ -110,29 +110,23 @@ class _Labels:
         rows, problems = parse_label_text(content, num_classes=self._layout.num_label_classes, tidy=True)
         for problem in problems:
             _report_label(label, problem, self._report)
-        return rows
-
-    def _mapped(self, rows: list[LabelRow]) -> list[LabelRow]:
-        return [mapped for row in rows if (mapped := self._as_asked(row)) is not None]
-
-    def _as_asked(self, row: LabelRow) -> LabelRow | None:
-        """Return the row with its new class number, None (and count it) where its class is dropped."""
         if self._layout.class_map is None:
-            return row
-        number = self._layout.class_map[row.cls]
-        self._dropped += number is None
-        return None if number is None else replace(row, cls=number)
+            return rows
+        return self._as_asked([(row, None, " ".join(map("{:g}".format, row.numbers))) for row in rows], label)
 
-    def _distinct(self, found: list[tuple[LabelRow, PixelObject]], file: str) -> list[LabelRow]:
-        """Leave out exact repetitions, as label files do."""
+    def _as_asked(self, found: list[tuple[LabelRow, int | None, str]], file: str) -> list[LabelRow]:
+        """Give rows their new classes, leave out those of dropped ones (counted) and exact repetitions."""
         first: dict[tuple[int, float, float, float, float], LabelRow] = {}
-        for row, item in found:
-            mapped = self._as_asked(row)
-            if mapped is not None and first.setdefault(mapped.numbers, mapped) is not mapped:
+        numbers = self._layout.class_map
+        for row, line, place in found:
+            number = row.cls if numbers is None else numbers[row.cls]
+            if number is None:
+                self._dropped += 1
+                continue
+            row = row if number == row.cls else replace(row, cls=number)
+            if first.setdefault(row.numbers, row) is not row:
                 text = "the same box again; removed"
-                self._report.add(
-                    "warning", "LABEL_DUPLICATE", text, file=file, line=item.line, value=item.place
-                )
+                self._report.add("warning", "LABEL_DUPLICATE", text, file=file, line=line, value=place)
         return list(first.values())
 
 
