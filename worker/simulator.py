@@ -334,7 +334,8 @@ class SimulatedAttempt(Attempt):
     def _train(self, emit: Callable[[TrainEvent], None]) -> tuple[int, dict[str, Any]]:
         order = self._read_order()
         if order.resume is not None:
-            emit(Resume(epoch=order.resume.epoch, batch=order.resume.batch, after=order.resume.after))
+            went = order.resume
+            emit(Resume(epoch=went.epoch, batch=went.batch, after=went.after, simulated=True))
         emit(PhaseChange(phase="preparing"))
         run = Simulation(
             order, parse_config(order.config), folder=self.folder, emit=emit, poll=self.control.poll

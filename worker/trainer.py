@@ -1,8 +1,8 @@
 """The program that trains one attempt: `python -m worker.trainer FOLDER`.
 
 It knows only its folder, its signals and its lifeline (standard input, whose end means that the supervisor
-is gone). It holds no address and no secret of the service. Nothing imports it, and what is heavy is imported
-only after the first event lies in the journal.
+is gone). It holds no address and no secret of the service. Only worker.simulator imports it, and what is
+heavy is imported only after the first event lies in the journal.
 """
 
 from __future__ import annotations

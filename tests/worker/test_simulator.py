@@ -19,7 +19,7 @@ from api.domain.settings import SIMULATION_MARK, allow_simulation
 from tests.support.shared import ROOT
 from worker import pace, simulator, trainer
 from yolocore.spec.config import parse_config
-from yolocore.spec.events import JournalLine, decode_line
+from yolocore.spec.events import JournalLine, Resume, decode_line
 
 CONFIG = {"epochs": 3, "imgsz": 64, "batch": 4}
 PACE: dict[str, Any] = {"batches": 4, "batch_s": 0.005}
@@ -159,7 +159,8 @@ def test_a_run_goes_on_exactly_where_it_was_asked_to_stop(bench: Bench, kind: st
     bench.set_pace()
     second = bench.order(2, resume)
     assert finished(second)[0] == trainer.DONE
-    assert [event.type for event in (line.event for line in told(second))][0] == "resume"
+    first = told(second)[0].event
+    assert isinstance(first, Resume) and first.simulated
     assert [row.epoch for row in of(second, "epoch")] == [1, 2]
     assert final(second) == CALM
 

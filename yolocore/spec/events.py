@@ -59,6 +59,7 @@ class Resume(EventModel):
     epoch: int
     batch: int
     after: str | None = None
+    simulated: bool = False
 
 
 class PhaseChange(EventModel):
