@@ -134,6 +134,8 @@ class Supervisor:
         if self._is_fenced(rows) or not self._ship_rest(rows, stream):
             rows.give_up()
             stream.abandon()
+            reason = "the claim is lost" if self._is_fenced(rows) else "draining, and the database is away"
+            self._log.warning("the end of the attempt is left to whoever holds the job", reason=reason)
             return None
         return self._judge(folder, rows, ladder.asked)
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from api.domain.records import Job, JobStatus, NewJob
 from api.domain.runs import RunBook
 from api.domain.store import Store, make_engine
 from tests.support.books import Books, until
 from tests.support.valkey import ValkeyProcess
-from tests.worker.conftest import MakeSlot
+from tests.worker.conftest import FAKE_CHILD, MakeSlot
 from worker.cache import DatasetCache, DatasetFiles
 from worker.tasks import WorkerSlot, train_next
 
@@ -218,6 +219,36 @@ def test_a_lost_checkpoint_means_from_the_beginning(
     assert [(row.epoch, row.attempt) for row in rows] == [(0, 2), (1, 2), (2, 2)]
 
 
+@pytest.mark.parametrize("silent", [1, 2])
+def test_a_run_killed_before_its_journal_has_a_line(books: Books, make_slot: MakeSlot, silent: int) -> None:
+    program = SILENT_DEATH.format(silent=silent, fake_child=str(FAKE_CHILD))
+    # Another attempt dies as well, of old age: its pointer is what counts.
+    slot = make_slot("--die-in-attempt", str(3 - silent), "--die-after-epoch", "1", program=program)
+    job = books.submit(epochs=3)
+    for _ in range(3):
+        until(lambda: train_next(slot))
+    ended = books.jobs.get(job.id)
+    assert (ended.status, ended.attempt, ended.failures) == (JobStatus.SUCCEEDED, 3, 2)
+    assert not (attempt_folder(books, job, silent) / "events.jsonl").exists()
+    pointed = [event for event in journal(books, job, 3 - silent) if event["type"] == "checkpoint"][-1]
+    first = journal(books, job, 3)[0]
+    # The checkpoint that no line tells of is nothing to go on from.
+    assert (first["type"], first["epoch"]) == ("resume", 2)
+    assert first["after"] == f"{3 - silent}-{pointed['seq']}"
+    assert [row.epoch for row in books.jobs.epochs(job.id)] == [0, 1, 2]
+
+
+SILENT_DEATH = """
+import json, os, pathlib, runpy, signal, sys
+folder = pathlib.Path(sys.argv[-1])
+if json.loads((folder / "config.json").read_text())["attempt"] == {silent}:
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "e0009-b000000.ckpt").write_text('{{"epoch": 9}}')
+    os.kill(os.getpid(), signal.SIGKILL)
+runpy.run_path({fake_child!r}, run_name="__main__")
+"""
+
+
 def test_a_best_that_is_lost_is_nothing_to_stop_with(books: Books, make_slot: MakeSlot) -> None:
     job = books.submit(epochs=3)
     train_next(make_slot("--die-in-attempt", "1", "--die-after-epoch", "1"))
@@ -253,7 +284,7 @@ def test_a_fenced_supervisor_kills_its_child_and_writes_nothing(
     books: Books, valkey: ValkeyProcess, make_slot: MakeSlot
 ) -> None:
     job = books.submit(epochs=1000)
-    with running(make_slot("--batch-s", "0.05", "--helper")):
+    with capture_logs() as logs, running(make_slot("--batch-s", "0.05", "--helper")):
         pid, helper = child_pid(books, job), child_pid(books, job, name="helper.pid")
         until(lambda: epochs_done(books, job) >= 1)
         # What the reaper does to a claim that it saw standing still.
@@ -267,6 +298,8 @@ def test_a_fenced_supervisor_kills_its_child_and_writes_nothing(
     now = books.jobs.get(job.id)
     assert (now.status, now.attempt, now.worker) == (JobStatus.RUNNING, 2, "another")
     assert {artifact.attempt for artifact in books.jobs.artifacts(job.id)} == set()
+    (told,) = [entry for entry in logs if entry.get("reason") == "the claim is lost"]
+    assert (told["job"], told["attempt"], told["log_level"]) == (job.id, 1, "warning")
 
 
 DEATHS = {
