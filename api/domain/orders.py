@@ -143,7 +143,8 @@ def _actor(owner: str | None) -> str:
 
 def _refuse_final(status: JobStatus) -> None:
     if status.is_final:
-        raise Conflict(f"the job has already {status.value}", code="JOB_FINAL")
+        ended = "was cancelled" if status is JobStatus.CANCELLED else status.value
+        raise Conflict(f"the job has ended: it {ended}", code="JOB_FINAL")
 
 
 def _edit(conn: Connection, row: RowMapping, values: dict[str, Any]) -> RowMapping:

@@ -160,7 +160,10 @@ def test_wishes_on_a_job_that_ended(library: Library) -> None:
     for call in (library.jobs.pause, library.jobs.activate):
         with pytest.raises(Conflict) as error:
             call(job.id)
-        assert error.value.code == "JOB_FINAL"
+        assert (error.value.code, error.value.message) == (
+            "JOB_FINAL",
+            "the job has ended: it was cancelled",
+        )
     assert trail(library, job.id)[-1] == ("queued", "cancelled", "cancel")
     assert len(trail(library, job.id)) == 2
 
@@ -169,7 +172,7 @@ def test_a_finish_beats_a_wish(library: Library) -> None:
     job_id = library.running().job.id
     library.jobs.cancel(job_id)
     assert library.jobs.finish(job_id, 1, best=BEST).status is JobStatus.SUCCEEDED
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="the job has ended: it succeeded"):
         library.jobs.cancel(job_id)
 
 
