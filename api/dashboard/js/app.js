@@ -9,6 +9,7 @@ import { DatasetPage, DatasetsPage } from "./pages/datasets.js";
 import { JobPage } from "./pages/job.js";
 import { JobsPage } from "./pages/jobs.js";
 import { NewJobPage } from "./pages/newjob.js";
+import { StudioPage } from "./pages/studio.js";
 
 const route = signal(parseRoute(location.hash));
 const signedIn = signal(/** @type {boolean | null} */ (null));
@@ -47,6 +48,7 @@ function Page({ current }) {
     case "jobs": return html`<${JobsPage} />`;
     case "job": return html`<${JobPage} key=${current.id} id=${current.id} />`;
     case "new": return html`<${NewJobPage} query=${current.query} />`;
+    case "studio": return html`<${StudioPage} query=${current.query} />`;
     case "datasets": return html`<${DatasetsPage} />`;
     case "dataset": return html`<${DatasetPage} key=${current.id} id=${current.id} />`;
     default: return html`<main><h1>Not found</h1><p><a href="#/">Back to the jobs</a></p></main>`;
@@ -61,6 +63,7 @@ function App() {
   return html`<nav aria-label="Main"><a class="brand" href="#/">Trainshed</a>
       <a href="#/" aria-current=${here(["jobs", "job"])}>Jobs</a>
       <a href="#/datasets" aria-current=${here(["datasets", "dataset"])}>Datasets</a>
+      <a href="#/studio" aria-current=${here(["studio"])}>Models</a>
       <a href="#/new" aria-current=${here(["new"])}>New job</a></nav>
     <${Page} current=${current} />`;
 }
