@@ -88,9 +88,9 @@ def report_page(dataset_id: str, caller: Caller, service: Service) -> Response:
 @router.get("/diff", summary="Compare with another dataset")
 def diff(
     dataset_id: str,
-    other: Annotated[str, Query(max_length=48, description="Id of the dataset to compare with.")],
     caller: Caller,
     service: Service,
+    other: Annotated[str, Query(max_length=48, description="Id of the dataset to compare with.")] = "",
 ) -> DatasetDiff:
     """Return what `other` has more, less or otherwise: images by content, splits, boxes, classes."""
     return DatasetDiff.model_validate(service.datasets.diff(caller, dataset_id, other))

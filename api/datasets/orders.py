@@ -46,8 +46,10 @@ class ConfirmOrder(_Order):
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def is_json(request: Request) -> bool:
-    """Tell whether a request carries JSON, and not an archive."""
+def is_order(request: Request) -> bool:
+    """Tell whether a request carries an order: JSON, and no name beside it as there is beside an archive."""
+    if request.method != "POST" or "name" in request.query_params:
+        return False
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 

@@ -15,7 +15,7 @@ from api.datasets.orders import (
     ConfirmOrder,
     DatasetOrder,
     inlined,
-    is_json,
+    is_order,
     read_json,
 )
 from api.datasets.schemas import DatasetPage, DatasetView, ProblemPage
@@ -82,7 +82,7 @@ async def upload(
 
     The same bytes under the same name give the dataset that is there.
     """
-    if is_json(request):
+    if is_order(request):
         order = await read_json(request, DatasetOrder, max_bytes=service.settings.max_json_bytes)
         entered = await anyio.to_thread.run_sync(lambda: _ordered(order, caller, service, uploads))
     elif name is None:
@@ -189,12 +189,14 @@ def show(dataset_id: str, caller: Caller, service: Service) -> DatasetView:
 
 
 @router.post("/{dataset_id}/confirm", status_code=202, summary="Read an archive that was looked at")
-def confirm(dataset_id: str, order: ConfirmOrder, caller: Caller, service: Service) -> DatasetView:
-    """Read the same archive by these options; 409 for a dataset that is ready.
+def confirm(
+    dataset_id: str, caller: Caller, service: Service, order: ConfirmOrder | None = None
+) -> DatasetView:
+    """Read the same archive by these options, or as it is; 409 for a dataset that is ready.
 
     Also for one that was found invalid, which other options may mend.
     """
-    options = order.options.model_copy(update={"inspect": False})
+    options = (order or ConfirmOrder()).options.model_copy(update={"inspect": False})
     dataset = service.datasets.confirm(caller, dataset_id, options.model_dump(mode="json"))
     service.kick()
     return DatasetView.of(dataset)

@@ -1,7 +1,8 @@
 """Uploads cut at random places, and the API killed under them: nothing is left, and trying again works.
 
-An upload is not resumed: it is sent again, whole. What must hold is that no half of one is ever taken for a
-whole, that its bytes are gone once they are old, and that the memory of the API does not grow with a body.
+A body is sent again, whole; an upload in pieces goes on where it was cut. What must hold for both is that no
+half of one is ever taken for a whole, that its bytes are gone once they are old, and that the memory of the
+API does not grow with what comes in.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ import httpx
 import psutil
 import pytest
 
+from api.client.uploads import PIECE_BYTES
+from api.domain.clock import SYSTEM_CLOCK
+from api.domain.uploads import UploadBook
 from tests.chaos.sim_stack import SimStack
 from tests.support.figures import record
 from tests.support.members import until
+from tests.support.proxy import FaultProxy
 from tests.support.service import ZIP_HEAD
 
 MIB = 1 << 20
@@ -30,6 +35,8 @@ SIZE = 6 * MIB
 SEED = 14
 # Rounds of each kind, and the size of the one large upload.
 FAST, FULL = (20, 3, 192 * MIB), (200, 20, 1024 * MIB)
+# Archives in pieces, cut lines and killed processes for each, and the size of each.
+PIECES_FAST, PIECES_FULL = (1, 4, 2, 40 * MIB), (20, 12, 4, 120 * MIB)
 
 
 @pytest.fixture
@@ -198,3 +205,120 @@ def test_uploads_that_are_cut_or_whose_api_is_killed(stack: SimStack) -> None:
 @pytest.mark.slow
 def test_uploads_that_are_cut_or_whose_api_is_killed_often(stack: SimStack) -> None:
     the_whole_of_it(stack, *FULL)
+
+
+class Faults:
+    """Cuts the line, or kills the API and starts it again, whenever so many bytes were sent."""
+
+    def __init__(self, stack: SimStack, proxy: FaultProxy, places: list[tuple[int, bool]]) -> None:
+        self._stack = stack
+        self._proxy = proxy
+        self._places = sorted(places)
+        self.num_met = 0
+
+    def __call__(self, done: int, _: int) -> None:
+        if self.num_met == len(self._places) or done < self._places[self.num_met][0]:
+            return
+        _, kills = self._places[self.num_met]
+        self.num_met += 1
+        if kills:
+            self._stack.members["api-0"].kill()
+            # Not waited for: the client is to meet a service that is away.
+            self._stack.members["api-0"].start()
+        else:
+            self._proxy.reset()
+
+
+def through_proxy(stack: SimStack) -> FaultProxy:
+    url = httpx.URL(stack.url())
+    return FaultProxy((url.host, url.port or 80))
+
+
+def write_archive(path: Path, number: int, size: int) -> str:
+    """Write something that looks like an archive, other bytes for each number; return its digest."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for block in (ZIP_HEAD, *(content(10_000 * number + part) for part in range(size // SIZE))):
+            file.write(block)
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def resume(stack: SimStack, folder: Path, rounds: int, cuts: int, kills: int, size: int) -> set[str]:
+    """Push archives through faults; return their digests, each of which arrived."""
+    draw, known, met = random.Random(SEED + 2), set(), 0
+    with through_proxy(stack) as proxy:
+        for number in range(rounds):
+            archive = folder / f"{number}.zip"
+            expected = write_archive(archive, number + 1, size)
+            places = [(draw.randrange(size), fault < kills) for fault in range(cuts + kills)]
+            faults = Faults(stack, proxy, places)
+            with stack.client(url=proxy.http_url) as client:
+                made = client.push_dataset(archive, f"pieces-{number}", faults, give_up_s=60)
+            assert made.as_json()["sha256"] == expected
+            archive.unlink()
+            known.add(expected)
+            met += faults.num_met
+            stack.await_ready("api-0")
+    assert met >= rounds * (cuts + kills) * 0.8, "faults that were drawn behind the last piece are few"
+    return known
+
+
+def send_much_in_pieces(stack: SimStack, folder: Path, size: int) -> str:
+    """Push one large archive over a line that is cut, and see how much memory the API takes for it."""
+    archive = folder / "large.zip"
+    expected = write_archive(archive, 1000, size)
+    draw = random.Random(SEED + 3)
+    with through_proxy(stack) as proxy, stack.client(url=proxy.http_url) as client:
+        places = [(draw.randrange(size), False) for _ in range(6)]
+        before = rss(stack)
+        with HighWater(stack) as memory:
+            made = client.push_dataset(archive, "large", Faults(stack, proxy, places), give_up_s=60)
+    assert made.as_json()["sha256"] == expected
+    growth = (memory.peak - before) / MIB
+    record(f"API memory while {size // MIB} MiB come in by pieces, growth at its peak", growth, "MiB", 16)
+    assert growth < 80
+    return expected
+
+
+def let_expire(stack: SimStack) -> None:
+    """Begin uploads and leave them: they stay while their time runs, and nothing of them after."""
+    tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    headers = {"Authorization": f"Bearer {stack.token}", "Upload-Length": str(2 * SIZE), **tus}
+    answers = [
+        httpx.post(f"{stack.url()}/v1/uploads", headers=headers, content=content(n), timeout=60)
+        for n in range(3)
+    ]
+    assert [answer.headers["upload-offset"] for answer in answers] == [str(SIZE + len(ZIP_HEAD))] * 3
+    folder, book = stack.settings.uploads_dir, UploadBook(stack.store)
+    stack.members["api-0"].kill()
+    *over, kept = sorted(path.stem for path in folder.iterdir())
+    for name in over:
+        book.renew(name, SYSTEM_CLOCK.wall() - 1)
+    stack.restart("api-0")
+    until(lambda: [path.stem for path in folder.iterdir()] == [kept], "the collector", 20)
+    assert stack.query("SELECT id FROM uploads") == [(kept,)]
+    assert parts(stack) == []
+
+
+def all_of_pieces(
+    stack: SimStack, folder: Path, rounds: int, cuts: int, kills: int, size: int, *, large: int
+) -> None:
+    known = resume(stack, folder, rounds, cuts, kills, size)
+    known.add(send_much_in_pieces(stack, folder, large))
+    let_expire(stack)
+    others = stored(stack) - known
+    assert known <= stored(stack)
+    assert len(others) == 1, "the stack's own manifest, and nothing else"
+
+
+def test_uploads_in_pieces_that_are_cut_and_whose_api_is_killed(stack: SimStack, tmp_path: Path) -> None:
+    assert PIECES_FAST[-1] > PIECE_BYTES
+    all_of_pieces(stack, tmp_path, *PIECES_FAST, large=96 * MIB)
+
+
+@pytest.mark.slow
+def test_uploads_in_pieces_that_are_cut_and_whose_api_is_killed_often(
+    stack: SimStack, tmp_path: Path
+) -> None:
+    all_of_pieces(stack, tmp_path, *PIECES_FULL, large=1024 * MIB)
