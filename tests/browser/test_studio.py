@@ -90,4 +90,5 @@ def test_the_page_reads_chinese(page: playwright.Page) -> None:
     page.locator("select[name=start]").select_option("hub/yolov5-p2")
     page.get_by_role("heading", name="模型工作室").wait_for()
     page.get_by_text("参数量").first.wait_for()
+    assert page.get_by_role("columnheader").all_inner_texts()[-2:] == ["感受野", "训练时保留"]
     keep_picture(page, "studio-zh")

@@ -13,7 +13,7 @@ test("a line and column become a place in the text", () => {
 });
 
 test("shapes and fields are told shortly", () => {
-  assert.equal(shapeText([128, 40, 40]), "128 × 40 × 40");
+  assert.equal(shapeText([128, 40, 40]), "128\u00a0×\u00a040\u00a0×\u00a040");
   assert.equal(fieldText([[10, 10], null, [3, 5]], "all"), "10, all, 3 × 5");
 });
 

@@ -11,8 +11,8 @@ export function offsetOf(text, line, column) {
   return before + [...lines[index]].slice(0, Math.max((column ?? 1) - 1, 0)).join("").length;
 }
 
-/** @param {number[]} shape channels, rows, columns @returns {string} "128 × 40 × 40" */
-export const shapeText = (shape) => shape.join(" × ");
+/** @param {number[]} shape channels, rows, columns @returns {string} "128 × 40 × 40", never broken across lines */
+export const shapeText = (shape) => shape.join("\u00a0×\u00a0");
 
 /** @param {([number, number] | null)[]} fields @param {string} whole said where every pixel counts */
 export const fieldText = (fields, whole) =>

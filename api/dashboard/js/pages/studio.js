@@ -49,8 +49,8 @@ const Rows = ({ layers, words, onGo }) => html`<div class="table-scroll" tabinde
   <tbody>${layers.map((layer) => html`<tr key=${layer.row}>
     <td><button type="button" class="quiet" aria-label=${`${words.goto} ${words.row} ${layer.row}`} onClick=${() => onGo(layer.line, layer.column)}>${layer.row}</button></td>
     <td>${[layer.from].flat().join(", ")}</td><td>${layer.module}${layer.repeats > 1 && ` × ${layer.repeats}`}</td>
-    <td>${layer.out_shapes.map(shapeText).join("; ")}</td><td class="number">${layer.stride}</td><td class="number">${count(layer.num_parameters)}</td>
-    <td class="number">${figure(layer.gflops, 3)}</td><td class="number">${fieldText(layer.receptive_fields_px, words.whole)}</td>
+    <td class="wrap">${layer.out_shapes.map(shapeText).join("; ")}</td><td class="number">${layer.stride}</td><td class="number">${count(layer.num_parameters)}</td>
+    <td class="number">${figure(layer.gflops, 3)}</td><td class="number wrap">${fieldText(layer.receptive_fields_px, words.whole)}</td>
     <td class="number">${size(layer.training_bytes)}</td></tr>`)}</tbody></table></div>`;
 
 /** @param {{ graph: any, words: any }} props */
