@@ -5,12 +5,14 @@ The books write what these return; nothing here knows SQL or a clock.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from api.domain.failures import Failure
 from api.domain.records import JobStatus, TaskStatus, Wish
 from api.domain.settings import Settings
 
+JITTER = 0.2
 _RANK = {Wish.CANCEL: 0, Wish.STOP: 1, Wish.PAUSE: 2}
 
 
@@ -26,9 +28,20 @@ class RetryRules:
         """Tell whether the attempt after this many failures may still be made."""
         return failures <= self.retries
 
-    def pause_s(self, failures: int, stretch: float = 1.0) -> float:
-        """Return the wait before the attempt after this many failures (1 or more)."""
-        return min(self.backoff_max_s, stretch * self.backoff_s * float(2 ** min(failures - 1, 30)))
+    def pause_s(self, failures: int, stretch: float = 1.0, *, key: str | None = None) -> float:
+        """Return the wait before the attempt after this many failures (1 or more), never over the bound.
+
+        With the id of whatever failed as `key` it is up to a fifth longer or shorter, always the same for the
+        same id and count: what failed together does not come back together.
+        """
+        pause_s = min(self.backoff_max_s, stretch * self.backoff_s * float(2 ** min(failures - 1, 30)))
+        return min(self.backoff_max_s, pause_s * (1.0 if key is None else _jitter(key, failures)))
+
+
+def _jitter(key: str, failures: int) -> float:
+    """Return a factor from 1 - JITTER to 1 + JITTER, evenly spread over ids."""
+    digest = hashlib.sha256(f"{key}:{failures}".encode()).digest()
+    return 1.0 + JITTER * (int.from_bytes(digest[:4], "big") / 2**31 - 1.0)
 
 
 def job_retry_rules(settings: Settings) -> RetryRules:
@@ -75,8 +88,11 @@ def after_failure(
     preemptions: int,
     rules: RetryRules,
     of_cause: int = 0,
+    key: str | None = None,
 ) -> Next:
     """Return what follows a failed attempt; `of_cause` counts the earlier ones that failed for this cause.
+
+    `key` is the job's id, which spreads the waits of jobs that failed together.
 
     A verdict (a failure that is not retried) stands whatever was wished, as a finish does. Otherwise the wish
     is granted, and without one the job is queued again until its budget, or that of the cause, is spent.
@@ -89,7 +105,7 @@ def after_failure(
     if wish is not None:
         return Next(granted(wish, has_best=has_best), count, preemptions, 0.0, f"{wish.value} after {code}")
     if rules.allows(count) and not spent:
-        pause_s = rules.pause_s(count, policy.backoff)
+        pause_s = rules.pause_s(count, policy.backoff, key=key)
         return Next(JobStatus.QUEUED, count, preemptions, pause_s, f"retry after {code}")
     return Next(JobStatus.FAILED, count, preemptions, 0.0, f"{code}, no retries left")
 

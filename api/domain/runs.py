@@ -292,6 +292,7 @@ class RunBook:
             preemptions=row["preemptions"],
             rules=self._rules,
             of_cause=changes.count_failures(conn, row["id"], failure.code),
+            key=row["id"],
         )
         if following.status is JobStatus.QUEUED and changes.is_over_time(conn, row, now):
             failure = _over_time(row, failure)

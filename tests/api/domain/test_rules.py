@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from api.domain.failures import POLICIES, Failure, FailureCode, parse_code
@@ -12,8 +14,10 @@ from api.domain.rules import (
     after_release,
     after_task_failure,
     granted,
+    job_retry_rules,
     outranked_by,
 )
+from api.domain.settings import Settings
 
 RULES = RetryRules(retries=2, backoff_s=10.0, backoff_max_s=30.0)
 CRASH = Failure(FailureCode.CRASHED, "signal 11")
@@ -122,6 +126,32 @@ def test_wishes_have_an_order() -> None:
 
 def test_pauses_grow_to_a_bound() -> None:
     assert [RULES.pause_s(n) for n in (1, 2, 3, 4, 1000)] == [10.0, 20.0, 30.0, 30.0, 30.0]
+
+
+def test_what_failed_together_comes_back_spread_at_production_periods(tmp_path: Path) -> None:
+    rules, ids = job_retry_rules(Settings(data_dir=tmp_path)), [f"job_{n}" for n in range(500)]
+    for failures, nominal_s in ((1, 10.0), (2, 20.0), (3, 40.0), (4, 80.0), (5, 160.0)):
+        pauses = [rules.pause_s(failures, key=key) for key in ids]
+        assert pauses == [rules.pause_s(failures, key=key) for key in ids]
+        assert 0.8 * nominal_s <= min(pauses) < 0.82 * nominal_s
+        assert 1.18 * nominal_s < max(pauses) <= 1.2 * nominal_s
+        assert sum(pauses) / len(pauses) == pytest.approx(nominal_s, rel=0.03)
+        assert len(set(pauses)) == len(ids)
+    # Neither are they in the same order each time.
+    assert sorted(ids, key=lambda key: rules.pause_s(1, key=key)) != sorted(
+        ids, key=lambda key: rules.pause_s(2, key=key)
+    )
+    assert max(rules.pause_s(30, key=key) for key in ids) == rules.backoff_max_s
+
+
+def test_the_wait_of_a_failed_job_is_its_own() -> None:
+    def pause_s(key: str | None) -> float:
+        return after_failure(
+            CRASH, wish=None, has_best=False, failures=0, preemptions=0, rules=RULES, key=key
+        ).pause_s
+
+    assert pause_s(None) == 10.0
+    assert pause_s("job_1") == RULES.pause_s(1, key="job_1") != pause_s("job_2")
 
 
 def test_every_failure_has_a_hint() -> None:

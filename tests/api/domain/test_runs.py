@@ -16,6 +16,7 @@ from api.domain.ids import new_id
 from api.domain.jobs import JobBook
 from api.domain.leasing import Held
 from api.domain.records import Artifact, EpochRow, JobStatus
+from api.domain.rules import RetryRules
 from api.domain.settings import Settings, allow_simulation
 from tests.api.domain.conftest import OpenBooks
 from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, pointer
@@ -24,6 +25,13 @@ CRASH = Failure(FailureCode.CRASHED, "signal 11", evidence={"signal": 11})
 VERDICT = Failure(FailureCode.CONFIG_INVALID, "batch 0", place="/batch", value="0")
 BEST = {"epoch": 1, "map50": 0.5, "fitness": 0.4}
 WEIGHTS = Artifact("best.pt", "weights", "f" * 64, 5, "application/octet-stream")
+
+
+def wait_s(job_id: str, failures: int, nominal_s: float) -> float:
+    """Return the wait of this very job before an attempt."""
+    wait_s = RetryRules(9, 0.1, 600.0).pause_s(failures, key=job_id)
+    assert 0.8 * nominal_s <= wait_s <= 1.2 * nominal_s
+    return wait_s
 
 
 def row(epoch: int, *, best: bool = False, map50: float = 0.1) -> EpochRow:
@@ -157,7 +165,8 @@ def test_an_attempt_goes_on_from_the_pointer(library: Library) -> None:
     library.jobs.move_pointer(job_id, 1, pointer(1, 2, best=BEST), [row(0), row(1, best=True)])
     library.jobs.record_epochs(job_id, 1, [row(2, best=True, map50=0.9), row(3)])
     after = library.jobs.fail(job_id, 1, CRASH, last_event_id="1-44", exit_code=-11)
-    assert (after.status, after.failures, after.not_before) == (JobStatus.QUEUED, 1, library.clock.now + 0.1)
+    assert (after.status, after.failures) == (JobStatus.QUEUED, 1)
+    assert after.not_before == pytest.approx(library.clock.now + wait_s(job_id, 1, 0.1))
     assert after.error is not None and after.error["code"] == "CRASHED"
     library.clock.advance(1)
 
@@ -260,11 +269,12 @@ def test_the_budget_is_spent(library: Library) -> None:
         job = library.jobs.fail(job_id, attempt, CRASH)
         if job.status is JobStatus.QUEUED:
             assert job.not_before is not None
-            pauses.append(round(job.not_before - library.clock.now, 3))
+            pauses.append(job.not_before - library.clock.now)
             assert library.jobs.claim(QUEUE, "w") is None
             library.clock.advance(pauses[-1] + 0.001)
             library.claim()
-    assert pauses == [0.1, 0.2]
+    waits = [wait_s(job_id, 1, 0.1), wait_s(job_id, 2, 0.2)]
+    assert pauses == pytest.approx(waits, abs=1e-3)
     assert (job.status, job.failures) == (JobStatus.FAILED, 3)
     assert job.error is not None and job.error["code"] == "CRASHED"
 
