@@ -62,7 +62,7 @@ def histogram(labels: Sequence[str], counts: Sequence[int], title: str, classes:
 
 
 def heat_map(grid: Sequence[Sequence[int]], title: str) -> str:
-    """Return a square of cells, the darker the more; first index down, second right."""
+    """Return a square of cells, the stronger the more; first index down, second right."""
     cell = 16
     highest = max((count for line in grid for count in line), default=0) or 1
     parts = [

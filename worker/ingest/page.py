@@ -141,14 +141,14 @@ def _charts(found: dict[str, Any]) -> Iterator[str]:
     yield _figure("Boxes by class", chart, f'<span class="legend">{legend}</span>{note}')
     yield _sizes(found)
     heat = heat_map(found["heat_map"], "where the centres of boxes lie")
-    yield _figure("Where boxes lie", heat, "Centres of boxes, on the picture; darker is more.")
+    yield _figure("Where boxes lie", heat, "Centres of boxes, on the picture; the stronger, the more.")
     per = found["boxes_per_image"]
     labels = _ranges(per["edges"], whole=True)
     mean = f"{per['mean']:.1f} on average, {per['max']:,} at most." if per["mean"] is not None else ""
     yield _figure("Boxes on a picture", histogram(labels, per["counts"], "pictures by number of boxes"), mean)
     aspects = found["box_aspects"]
     chart = histogram(_ranges(aspects["edges"]), aspects["counts"], "boxes by aspect")
-    yield _figure("Shape of boxes", chart, "Width over height, in pixels.")
+    yield _figure("Shape of boxes", chart, "Width over height in pixels, from the number below each bar on.")
     yield _image_sizes(found)
 
 
@@ -171,7 +171,8 @@ def _sizes(found: dict[str, Any]) -> str:
 def _image_sizes(found: dict[str, Any]) -> str:
     sizes = found["image_sizes"]
     rows = [(f"{size['width']} x {size['height']}", [size["images"]]) for size in sizes["most"][:12]]
-    text = f"{sizes['num_distinct']:,} different sizes in pixels, the most frequent first."
+    many = f"{sizes['num_distinct']:,} sizes, the most frequent first." if sizes["num_distinct"] > 1 else ""
+    text = f"In pixels, turned upright. {many}"
     return _figure("Size of pictures", bars(rows, ("pictures",), "pictures by size"), text)
 
 

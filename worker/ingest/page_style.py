@@ -24,10 +24,10 @@ line-height:1.6;vertical-align:middle}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
 th{color:var(--soft);font-weight:600;text-align:left}
 th,td{border-bottom:1px solid var(--line);padding:6px 10px 6px 0;vertical-align:top;overflow-wrap:anywhere}
-th{overflow-wrap:normal}td:first-child{white-space:nowrap}
+th{overflow-wrap:normal}td:first-child,td code{white-space:nowrap}
 .num{text-align:right;font-variant-numeric:tabular-nums}
 figure{margin:0}figcaption{color:var(--soft);font-size:13px;overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:16px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:16px;align-items:start}
 .charts figure{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px}
 svg{display:block;width:100%;height:auto;margin-bottom:8px}
 svg text{fill:var(--soft);font:12px system-ui,sans-serif}svg .n{fill:var(--ink)}
@@ -36,10 +36,10 @@ svg text{fill:var(--soft);font:12px system-ui,sans-serif}svg .n{fill:var(--ink)}
 .legend span{display:inline-block;margin-right:12px}
 .legend i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:5px}
 i.s0{background:var(--s0)}i.s1{background:var(--s1)}i.s2{background:var(--s2)}
-.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:14px}
-.pictures div{height:150px;background:var(--card);border-radius:6px;display:flex;align-items:center;
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:16px}
+.pictures figure>div{height:200px;background:var(--card);border-radius:6px;display:flex;align-items:center;
 justify-content:center;overflow:hidden}
-.pictures div img{max-width:100%;max-height:100%}
+.pictures img{max-width:100%;max-height:100%}
 .pictures figcaption{font-size:11.5px;line-height:1.35;margin-top:4px}
 @media print{:root{color-scheme:light;--bg:#fff;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;--s0:#0072b2;
 --s1:#e69f00;--s2:#009e73;--bad:#b3261e;--warn:#8a5a00;--good:#00694c}
