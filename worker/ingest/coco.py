@@ -253,10 +253,11 @@ def _number(value: object) -> float | None:
 def _outline(part: object) -> array[float] | None:
     if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
         return None
-    numbers = [_number(value) for value in part]
-    if any(number is None or not math.isfinite(number) for number in numbers):
+    try:
+        numbers = array("d", part)
+    except (TypeError, OverflowError):
         return None
-    return array("d", [number for number in numbers if number is not None])
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def _is_name(name: str) -> bool:
