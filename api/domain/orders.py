@@ -90,7 +90,7 @@ class OrderBook(RunBook):
         """Change name, tags or priority (None leaves it) of a job that has not ended.
 
         `expected` is the revision the caller read, None for whatever it is now. Raises NotFound, Changed for
-        another revision, Conflict JOB_FINAL.
+        another revision, Conflict JOB_FINAL. A new priority has its line in the audit trail.
         """
         given = {"name": name, "tags": list(tags) if tags is not None else None, "priority": priority}
 
@@ -100,9 +100,25 @@ class OrderBook(RunBook):
                 raise Changed(f"the job is at revision {row['revision']}, not {expected}: read it again")
             _refuse_final(JobStatus(row["status"]))
             values = {key: value for key, value in given.items() if value is not None and value != row[key]}
+            if priority is not None and "priority" in values:
+                self._trace_priority(conn, row, priority, actor=_actor(owner))
             return rows.job(_edit(conn, row, values) if values else row)
 
         return self.store.write(write)
+
+    def _trace_priority(self, conn: Connection, row: RowMapping, priority: int, *, actor: str) -> None:
+        """Leave a line in the audit trail: who overtook whom is asked for later. The state stays."""
+        status = JobStatus(row["status"])
+        changes.record(
+            conn,
+            row["id"],
+            before=status,
+            after=status,
+            attempt=row["attempt"],
+            actor=actor,
+            reason=f"priority {row['priority']} -> {priority}",
+            now=self.clock.wall(),
+        )
 
     def reprioritise(
         self, job_id: str, priority: int, owner: str | None = None, *, expected: int | None = None

@@ -308,6 +308,8 @@ class BookMachine(RuleBasedStateMachine):
                 self.book.reprioritise(model.id, priority, expected=revision)
         else:
             self.book.reprioritise(model.id, priority, model.owner, expected=revision)
+            if priority != model.priority:
+                model.trail.append(model.status)
             model.priority = priority
 
     def delete(self) -> None:
@@ -343,10 +345,11 @@ class BookMachine(RuleBasedStateMachine):
         assert (job.worker is not None) == (model.status == "running")
         rows = [(row.epoch, row.attempt) for row in self.book.epochs(model.id)]
         assert rows == sorted(model.epochs.items())
-        # One audit row for each transition, a chain; and attempts that rise by one with each claim.
+        # One audit row for each transition and new priority, a chain; attempts rise by one with each claim.
         trail = self.book.transitions(model.id)
         assert [step.to_status for step in trail] == model.trail
         assert [step.from_status for step in trail] == [None, *(step.to_status for step in trail[:-1])]
-        claimed = [step.attempt for step in trail if step.to_status == "running"]
+        moves = [step for step in trail if step.from_status != step.to_status]
+        claimed = [step.attempt for step in moves if step.to_status == "running"]
         assert claimed == list(range(1, model.attempt + 1))
         assert [attempt.attempt for attempt in self.book.attempts(model.id)] == claimed

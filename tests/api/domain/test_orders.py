@@ -20,6 +20,21 @@ def test_a_higher_priority_goes_first(library: Library) -> None:
     assert [library.claim().job.id for _ in range(3)] == [third.id, second.id, first.id]
 
 
+def test_a_new_priority_is_in_the_trail_and_an_old_one_is_not(library: Library) -> None:
+    job_id = library.running().job.id
+    before = library.jobs.transitions(job_id)
+    library.jobs.reprioritise(job_id, 0, OWNER)
+    assert library.jobs.transitions(job_id) == before
+    library.jobs.reprioritise(job_id, 5, OWNER)
+    library.jobs.reprioritise(job_id, -2)
+    added = library.jobs.transitions(job_id)[len(before) :]
+    assert [(step.reason, step.actor) for step in added] == [
+        ("priority 0 -> 5", f"user:{OWNER}"),
+        ("priority 5 -> -2", "user:admin"),
+    ]
+    assert {(step.from_status, step.to_status, step.attempt) for step in added} == {("running", "running", 1)}
+
+
 def test_edit(library: Library) -> None:
     job = library.submit(tags=("a",))
     edited = library.jobs.edit(job.id, OWNER, name="new", tags=["b", "c"])
