@@ -14,6 +14,7 @@ from tests.support.shared import folder, intake_dir
 from yolocore.errors import ArchitectureError
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.plan import Plan, plan_architecture
+from yolocore.spec.studio import study
 
 INTAKE = folder("TRAINSHED_INTAKE", "intake")
 CASES: list[dict[str, Any]] = (
@@ -26,7 +27,7 @@ CANARY = re.compile(r"/tmp/pwned\w*")
 
 def decide(case: dict[str, Any]) -> Plan:
     text = (intake_dir() / "model_yaml" / case["file"]).read_bytes()
-    return plan_architecture(parse_architecture(text, source=case["file"]))
+    return study(text, source=case["file"]).plan
 
 
 def named(decision: str) -> list[dict[str, Any]]:
@@ -61,7 +62,7 @@ def test_bad_texts_are_refused_with_their_place(case: dict[str, Any]) -> None:
     assert all(len(problem.message) < 1000 for problem in problems)
     assert all(len(problem.value or "") <= 80 for problem in problems)
     if case["id"] not in WHOLE_TEXT:
-        assert problems[0].line is not None
+        assert all(problem.line and problem.column for problem in problems)
     if "names the row" in case["expect"]:
         assert problems[0].row is not None
         assert re.search(r"(backbone|head)\[\d+\]", problems[0].message)

@@ -52,7 +52,7 @@ class Study:
 
 
 def study(
-    text: str,
+    text: str | bytes,
     *,
     source: str = "model.yaml",
     num_classes: int | None = None,
