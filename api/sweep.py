@@ -79,7 +79,7 @@ class Sweeper:
         self._jobs = JobBook(store, settings, clock)
         self._retention = RetentionBook(store, settings, clock)
         self._contents = ContentBook(store)
-        self._uploads = UploadBook(store, clock)
+        self._store = store
         # Of a dry run, which leaves the rows that a real one forgets: bytes told of a job, digests.
         self._counted: dict[str, int] = {}
         self._forgotten: set[str] = set()
@@ -91,7 +91,7 @@ class Sweeper:
         Between two of them nothing is held, so the caller may wait as long as it likes, or stop for good.
         What cannot be removed is left, and told in `problems`. Raises StoreUnavailable.
         """
-        yield from self._stale_uploads()
+        yield from stale_uploads(self._store, self._settings, self._clock, dry_run=self._dry_run)
         yield from self._temporary_files()
         yield from self._task_folders()
         yield from self._checkpoints()
@@ -104,24 +104,6 @@ class Sweeper:
     def _old(self) -> float:
         """Wall time before which a file was last touched that nobody is about to name."""
         return self._clock.wall() - max(GRACE_S, 2 * self._settings.ingest_timeout_s)
-
-    def _stale_uploads(self) -> Iterator[Freed | None]:
-        """Forget uploads whose time is over, then the files of all that are in no book."""
-        if not self._settings.uploads_dir.is_dir():
-            return
-        parts = PartStore(self._settings.uploads_dir)
-        going = {name for name in self._uploads.expired(_ALL) if not parts.is_busy(name)}
-        if not self._dry_run:
-            going = {name for name in going if self._uploads.drop_expired(name)}
-        yield None
-        for name in parts.ids():
-            # A row is made before its file, so a file without one is a rest.
-            if name not in going and self._uploads.known(name):
-                continue
-            size = _size_bytes([parts.path(name)])
-            if not self._dry_run:
-                parts.remove(name)
-            yield Freed("upload", name, size)
 
     def _temporary_files(self) -> Iterator[Freed]:
         found = [
@@ -286,6 +268,29 @@ class Sweeper:
     def _note(self, problem: str) -> None:
         log.warning("%s", problem)
         self.problems.append(problem)
+
+
+def stale_uploads(
+    store: Store, settings: Settings, clock: Clock = SYSTEM_CLOCK, *, dry_run: bool = False
+) -> Iterator[Freed]:
+    """Forget uploads whose time is over, then remove the files of all that are in no book; gives what went.
+
+    One that is written to right now stays. Raises StoreUnavailable.
+    """
+    if not settings.uploads_dir.is_dir():
+        return
+    book, parts = UploadBook(store, clock), PartStore(settings.uploads_dir)
+    going = {name for name in book.expired(_ALL) if not parts.is_busy(name)}
+    if not dry_run:
+        going = {name for name in going if book.drop_expired(name)}
+    for name in parts.ids():
+        # A row is made before its file, so a file without one is a rest.
+        if name not in going and book.known(name):
+            continue
+        size = _size_bytes([parts.path(name)])
+        if not dry_run:
+            parts.remove(name)
+        yield Freed("upload", name, size)
 
 
 def digests_in(path: Path) -> Iterator[str]:

@@ -186,11 +186,7 @@ class QueueState:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset: its archive, and once it is ready its manifest and what was counted in it.
-
-    `splits` counts images; `error` is set where the service, not the data, is to blame. `options` are how the
-    archive is read; `files` are digests of what was made to be looked at, by what it is.
-    """
+    """A dataset; `splits` counts images, `error` blames the service, `files` are digests of what to look at."""
 
     id: str
     owner: str
@@ -221,10 +217,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """The verdict on an archive; manifest and report are blobs that are already stored.
-
-    `manifest_hash` is the sha256 of the manifest blob; None exactly where there is nothing to train on.
-    """
+    """The verdict on an archive, with digests of blobs that are stored; a manifest exactly if it is ready."""
 
     status: DatasetStatus
     report_sha256: str
@@ -236,23 +229,6 @@ class IngestResult:
     num_errors: int = 0
     num_warnings: int = 0
     files: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An upload that comes in pieces; `sha256` is known once all of it came, `finished_at` when it is kept.
-
-    How much of it is there is said by its file alone.
-    """
-
-    id: str
-    owner: str
-    metadata: Mapping[str, str]
-    size_bytes: int
-    created_at: float
-    expires_at: float
-    sha256: str | None
-    finished_at: float | None
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,6 @@ def dataset(row: Row) -> r.Dataset:
     )
 
 
-def upload(row: Row) -> r.Upload:
-    """Read a row of `uploads`."""
-    names = ("id", "owner", "metadata", "size_bytes", "created_at", "expires_at", "sha256", "finished_at")
-    return r.Upload(**{name: row[name] for name in names})
-
-
 def architecture(row: Row) -> r.Architecture:
     """Read a row of `architectures`."""
     same = ("id", "owner", "name", "text", "hash", "num_parameters", "gflops", "num_classes", "summary")

@@ -7,20 +7,35 @@ Opens no file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from api.domain import rows
 from api.domain import tables as t
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.errors import Conflict, NotFound
 from api.domain.ids import new_id
-from api.domain.records import Upload
 from api.domain.store import Store, serialise
 
 PREFIX = "up"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An upload that comes in pieces; `sha256` is known once all of it came, `finished_at` when it is kept.
+
+    How much of it is there is said by its file alone.
+    """
+
+    id: str
+    owner: str
+    metadata: Mapping[str, str]
+    size_bytes: int
+    created_at: float
+    expires_at: float
+    sha256: str | None
+    finished_at: float | None
 
 
 class UploadBook:
@@ -67,7 +82,7 @@ class UploadBook:
         row = self.store.read(lambda conn: conn.execute(query).mappings().one_or_none())
         if row is None:
             raise _unknown(upload_id)
-        return rows.upload(row)
+        return Upload(**row)
 
     def renew(self, upload_id: str, expires_at: float) -> None:
         """Keep an upload for longer; nothing happens to one that is gone."""

@@ -18,9 +18,9 @@ from api.access.principal import owner_filter
 from api.domain.blobs import Blob, BlobStore
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.errors import NotFound
-from api.domain.records import Principal, Upload
+from api.domain.records import Principal
 from api.domain.settings import Settings
-from api.domain.uploads import UploadBook
+from api.domain.uploads import Upload, UploadBook
 from api.errors import (
     ApiError,
     ConflictError,

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from api.access.principal import Caller
-from api.domain.records import Upload
+from api.domain.uploads import Upload
 from api.errors import ApiError, BadRequestError, PreconditionFailedError, UnsupportedMediaError
 from api.services import Service
 from api.uploads.receive import drain

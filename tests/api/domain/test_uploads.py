@@ -8,9 +8,8 @@ from api.domain.blobs import Blob
 from api.domain.contents import ContentBook
 from api.domain.datasets import DatasetBook
 from api.domain.errors import Conflict, NotFound
-from api.domain.records import Upload
 from api.domain.store import Store
-from api.domain.uploads import UploadBook
+from api.domain.uploads import Upload, UploadBook
 from tests.api.domain.library import Library
 from tests.support.books import OWNER
 
