@@ -186,7 +186,7 @@ class QueueState:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset; `splits` counts images, `error` blames the service, `files` are digests of what to look at."""
+    """A dataset; `splits` counts images, `error` blames the service, `files` are digests to look at."""
 
     id: str
     owner: str
