@@ -10,7 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+MAX_DEPTH = 64
+# Lists of empty lists take over twenty times the room of their text: an item is measured before it is built.
+MAX_ITEM_CHARS = 4 << 20
 _BLANKS = re.compile(r"[ \t\n\r]*")
+_MARK = re.compile(r'[\[\]{}"]')
 _DECODER = json.JSONDecoder()
 
 
@@ -39,7 +43,8 @@ def read_lists(text: str, takers: Mapping[str, Callable[[object], None]]) -> set
     """Hand the items of the named top-level lists to their takers, in the text's order; skip other keys.
 
     Returns the named keys whose value was a list. NaN and infinities are passed on as floats, as Python
-    reads them. Raises JsonError for a syntax error, nesting beyond the interpreter's bound, or no room.
+    reads them; values of other keys are passed over unbuilt. Raises JsonError for a syntax error, nesting
+    over MAX_DEPTH, an item over MAX_ITEM_CHARS, or no room.
     """
     try:
         return _Reader(text, takers).read()
@@ -75,7 +80,7 @@ class _Reader:
                     self._items(self._takers[key])
                     found.add(key)
                 else:
-                    self._value()
+                    self._skip()
                 if not self._more("}"):
                     break
         self._skip_blanks()
@@ -98,10 +103,40 @@ class _Reader:
         self._take(end)
         return False
 
+    def _skip(self) -> None:
+        self._skip_blanks()
+        if self._text[self._at : self._at + 1] in ("[", "{"):
+            self._at = self._end_of_value(len(self._text))
+        else:
+            self._value()
+
     def _value(self) -> object:
         self._skip_blanks()
+        if self._text[self._at : self._at + 1] in ("[", "{"):
+            self._end_of_value(MAX_ITEM_CHARS)
         value, self._at = _DECODER.raw_decode(self._text, self._at)
         return value
+
+    def _end_of_value(self, max_chars: int) -> int:
+        """Return where the list or object that begins here ends; refuse one too deep or too long."""
+        at, depth = self._at, 0
+        while (mark := _MARK.search(self._text, at)) is not None:
+            at = mark.end()
+            if mark[0] == '"':
+                _, at = _DECODER.raw_decode(self._text, at - 1)
+            else:
+                depth += 1 if mark[0] in "[{" else -1
+            if depth > MAX_DEPTH:
+                raise self._refused("JSON_TOO_DEEP", f"lists or objects are nested over {MAX_DEPTH} deep", at)
+            if at - self._at > max_chars:
+                text = f"one item of a list has over {max_chars} characters"
+                raise self._refused("ANNOTATIONS_TOO_LARGE", text, at)
+            if depth == 0:
+                return at
+        raise self._syntax("the list or object does not end")
+
+    def _refused(self, code: str, message: str, at: int) -> JsonError:
+        return JsonError(code, message, self._text.count("\n", 0, at) + 1)
 
     def _next_is(self, mark: str, *, consume: bool = True) -> bool:
         self._skip_blanks()

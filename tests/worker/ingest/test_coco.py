@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,9 @@ def test_a_heading_without_objects_is_no_class_and_equal_names_are_one(tmp_path:
         (b'{"images": [], "annotations": [], "categories": [', "JSON_SYNTAX"),
         (b'{"images": [], "annotations": [], "categories": []} x', "JSON_SYNTAX"),
         (b'{"images": [' + b"[" * 100_000 + b'"annotations" "categories"', "JSON_TOO_DEEP"),
+        (b'{"images": 1, "annotations": ' + b'{"categories":' * 100_000, "JSON_TOO_DEEP"),
+        (b'{"images": [[' + b"[]," * 2_000_000 + b'"annotations" "categories"', "ANNOTATIONS_TOO_LARGE"),
+        (b'{"images": [], "annotations": ["categories", "open', "JSON_SYNTAX"),
         (b'{"images": [1' + b"0" * 5000 + b'], "annotations": [], "categories": []}', "JSON_SYNTAX"),
         (b'{"images": "\xff", "annotations": [], "categories": []}', "JSON_ENCODING"),
         (b'{"images": [], "annotations": [], "categories": []}', "NAMES_EMPTY"),
@@ -275,7 +279,7 @@ FILES = st.fixed_dictionaries({key: st.lists(items | VALUES, max_size=4) for key
 
 
 @given(FILES, st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_json_gives_rows_or_entries(content: Json, keep_crowd: bool) -> None:
     report = Report()
     text = json.dumps(content).encode()
@@ -304,3 +308,25 @@ def test_any_bytes_give_a_file_or_an_entry(content: bytes, end: bytes) -> None:
         looks_like_coco(candidate)
         file = parse_coco(candidate, "c.json", report)
         assert file is not None or report.count("error") or candidate.strip()[:1] == b"{"
+
+
+def test_values_of_other_keys_are_passed_over(tmp_path: Path) -> None:
+    content = coco(
+        [image(1, "a.png"), image(2, "b.png")],
+        [annotation(1, 1), annotation(2, 2)],
+        licenses=[{"name": 'a "quoted" ]} text\\'}],
+        deep=[[[{"x": []}]]],
+        number=-1.5,
+    )
+    files = {"a.png": picture(1), "b.png": picture(2), "c.json": content}
+    assert judge(files, tmp_path).status == "ready"
+
+
+def test_an_unknown_key_takes_no_room() -> None:
+    text = b'{"x": [' + b"[]," * 30_000 + b'[]], "images": [], "annotations": [], "categories": []}'
+    tracemalloc.start()
+    try:
+        assert parse_coco(text, "c.json", Report()) is not None
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(text)
+    finally:
+        tracemalloc.stop()

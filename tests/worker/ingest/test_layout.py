@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.shared import datasets_dir
 from worker.ingest import names
 from worker.ingest.limits import Limits
 from worker.ingest.report import MAX_ENTRIES_PER_CODE, Report
@@ -146,22 +145,6 @@ def test_statistics_add_up(tmp_path: Path) -> None:
     assert found["classes"][0] == {"name": "cat", "boxes": 2, "images": 2}
     assert sum(map(sum, found["heat_map"])) == sum(found["box_width"]) == result["num_boxes"]
     assert found["splits"]["train"] == {"images": 1, "backgrounds": 0, "boxes": 1}
-
-
-@pytest.mark.parametrize(
-    ("archive", "splits", "boxes", "classes"),
-    [
-        ("bccd_yolo.zip", (205, 87, 72), 4886, 3),
-        ("aquarium_roboflow_yolov5.zip", (448, 127, 63), 4815, 7),
-    ],
-)
-def test_real_datasets_have_their_known_counts(
-    archive: str, splits: tuple[int, int, int], boxes: int, classes: int, tmp_path: Path
-) -> None:
-    result = ingest_archive(datasets_dir() / archive, tmp_path, Limits())
-    assert result["status"] == "ready" and result["errors"] == 0
-    assert tuple(result["splits"][name] for name in ("train", "val", "test")) == splits
-    assert (result["num_boxes"], result["num_classes"]) == (boxes, classes)
 
 
 @pytest.mark.parametrize(
