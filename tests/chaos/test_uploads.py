@@ -36,7 +36,7 @@ SEED = 14
 # Rounds of each kind, and the size of the one large upload.
 FAST, FULL = (20, 3, 192 * MIB), (200, 20, 1024 * MIB)
 # Archives in pieces, cut lines and killed processes for each, and the size of each.
-PIECES_FAST, PIECES_FULL = (1, 4, 2, 40 * MIB), (20, 12, 4, 120 * MIB)
+PIECES_FAST, PIECES_FULL = (1, 4, 2, 24 * MIB), (20, 12, 4, 120 * MIB)
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ def all_of_pieces(
 
 def test_uploads_in_pieces_that_are_cut_and_whose_api_is_killed(stack: SimStack, tmp_path: Path) -> None:
     assert PIECES_FAST[-1] > PIECE_BYTES
-    all_of_pieces(stack, tmp_path, *PIECES_FAST, large=96 * MIB)
+    all_of_pieces(stack, tmp_path, *PIECES_FAST, large=64 * MIB)
 
 
 @pytest.mark.slow
