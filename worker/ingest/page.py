@@ -198,7 +198,7 @@ def _pictures(contents: PageContents) -> str:
         return ""
     problems = _problems_by_position(contents)
     cards: list[str] = []
-    for position in chosen(len(contents.images), list(problems)):
+    for position in chosen(len(contents.images), _each_kind_in_turn(problems)):
         jpeg = contents.thumbnail(position)
         if jpeg is not None:
             cards.append(_card(contents.images[position], jpeg, problems.get(position, [])))
@@ -240,6 +240,16 @@ def chosen(count: int, first: Sequence[int], limit: int = MAX_PICTURES) -> list[
     rest = [position for position in range(count) if position not in taken]
     room = min(limit - len(head), len(rest))
     return head[:limit] + [rest[at * len(rest) // room] for at in range(max(0, room))]
+
+
+def _each_kind_in_turn(problems: dict[int, list[str]]) -> list[int]:
+    """Return the positions so that each worst code comes up early, however often another is found."""
+    turns: dict[str, int] = {}
+    order: list[tuple[int, int]] = []
+    for position, codes in problems.items():
+        turns[codes[0]] = turns.get(codes[0], 0) + 1
+        order.append((turns[codes[0]], position))
+    return [position for _, position in sorted(order, key=lambda item: item[0])]
 
 
 def _problems_by_position(contents: PageContents) -> dict[int, list[str]]:

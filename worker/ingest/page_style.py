@@ -21,14 +21,15 @@ color:var(--soft);font-size:13px}
 line-height:1.6;vertical-align:middle}
 .ready,.inspected{color:var(--good)}.invalid,.error{color:var(--bad)}.warning{color:var(--warn)}
 .info{color:var(--soft)}
-table{border-collapse:collapse;width:100%;font-size:13.5px}
+section{overflow-x:auto}table{border-collapse:collapse;width:100%;min-width:640px;font-size:13.5px}
 th{color:var(--soft);font-weight:600;text-align:left}
 th,td{border-bottom:1px solid var(--line);padding:6px 10px 6px 0;vertical-align:top;overflow-wrap:anywhere}
 th{overflow-wrap:normal}td:first-child,td code{white-space:nowrap}
 .num{text-align:right;font-variant-numeric:tabular-nums}
 figure{margin:0}figcaption{color:var(--soft);font-size:13px;overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:16px;align-items:start}
-.charts figure{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px}
+.charts{columns:2 430px;column-gap:16px}
+.charts figure{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px;
+break-inside:avoid;margin-bottom:16px}
 svg{display:block;width:100%;height:auto;margin-bottom:8px}
 svg text{fill:var(--soft);font:12px system-ui,sans-serif}svg .n{fill:var(--ink)}
 .s0{fill:var(--s0)}.s1{fill:var(--s1)}.s2{fill:var(--s2)}
@@ -44,6 +45,6 @@ justify-content:center;overflow:hidden}
 @media print{:root{color-scheme:light;--bg:#fff;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;--s0:#0072b2;
 --s1:#e69f00;--s2:#009e73;--bad:#b3261e;--warn:#8a5a00;--good:#00694c}
 body{font-size:11px;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}
-figure,tr{break-inside:avoid}h2{break-after:avoid}.charts{grid-template-columns:1fr 1fr}
+figure,tr{break-inside:avoid}h2{break-after:avoid}section{overflow:visible}.charts{columns:2 auto}
 .pictures{grid-template-columns:repeat(5,1fr)}}
 """

@@ -126,6 +126,14 @@ def test_pictures_with_problems_come_first_found_by_name_label_and_folder() -> N
     assert shown[2] == "000" and int(shown[-1]) > 190
 
 
+def test_a_rare_kind_of_problem_is_not_hidden_by_a_frequent_one() -> None:
+    names = [f"{number:03}.jpg" for number in range(200)]
+    entries = [problem("OFTEN", file=f"{number:03}.jpg") for number in range(100)]
+    page = make_page(contents([*entries, problem("RARE", file="150.jpg")], names))
+    shown = re.findall(r"<figcaption>(\d+)\.jpg", page)
+    assert shown[:3] == ["000", "150", "001"]
+
+
 @pytest.mark.parametrize(
     ("count", "first", "limit", "expected"),
     [
