@@ -56,6 +56,11 @@ class RetentionBook:
 
         return self.store.read(read)
 
+    def ended_since(self, at: float) -> list[str]:
+        """Return the ids of jobs that ended at this time or later and still have files."""
+        query = sa.select(t.jobs.c.id).where(t.jobs.c.finished_at >= at, t.jobs.c.cleared_at.is_(None))
+        return self.store.read(lambda conn: list(conn.execute(query).scalars()))
+
     def archive(self, job_id: str, attempt: int, artifacts: Sequence[Artifact]) -> bool:
         """Name stored files of an attempt that its worker could not store any more.
 

@@ -8,6 +8,8 @@ from typing import Self
 
 from api.domain.blobs import BlobStore
 from api.domain.jobs import JobBook
+from api.domain.queueing import open_redis
+from api.domain.retention import RetentionBook
 from api.domain.settings import Settings
 from api.domain.store import Store
 from api.domain.tasks import TaskBook
@@ -17,6 +19,7 @@ from api.loops.loop import Loop, LoopState
 from api.loops.nudges import CeleryNudges, Nudges
 from api.loops.reaper import Reaper
 from api.loops.singleton import Singleton
+from api.loops.streams import StreamCloser
 
 DISPATCHER = "dispatcher"
 
@@ -54,7 +57,7 @@ class Loops:
 
 
 def run_loops(settings: Settings, store: Store, *, nudges: Nudges | None = None) -> Loops:
-    """Start dispatcher, reaper and collector over a migrated store; the caller stops them."""
+    """Start all four loops over a migrated store; the caller stops them."""
     jobs, tasks = JobBook(store, settings), TaskBook(store, settings)
 
     def single(name: str, renew_every_s: float) -> Singleton:
@@ -66,10 +69,12 @@ def run_loops(settings: Settings, store: Store, *, nudges: Nudges | None = None)
     # The reaper renews at each tick: how long that takes is how it knows that it can trust its own view.
     reaper = Reaper({"jobs": jobs, "tasks": tasks}, single("reaper", 0.0), settings)
     collector = Collector(store, BlobStore(settings.blobs_dir), single("collector", 0.0), settings)
+    streams = StreamCloser(RetentionBook(store, settings), open_redis(settings), settings)
     return Loops(
         [
             Loop(DISPATCHER, dispatcher.tick, settings.dispatcher_tick_s, close=dispatcher.close),
             Loop("reaper", reaper.tick, settings.reaper_tick_s, close=reaper.close),
             Loop("collector", collector.tick, settings.collector_tick_s, close=collector.close),
+            Loop("streams", streams.tick, settings.collector_tick_s, close=streams.close),
         ]
     )

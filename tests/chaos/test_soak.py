@@ -115,9 +115,8 @@ def leftovers(stack: SimStack, before: set[str]) -> set[str]:
 @pytest.mark.timeout(1500)
 def test_many_jobs_in_unrest(tmp_path: Path) -> None:
     random = seeded(f"soak of {JOBS} jobs")
-    with SimStack(
-        tmp_path / "data", workers=4, lease_s=2.0, reaper_gap_s=1.5, stream_ttl_final_s=2.0, job_retries=50
-    ) as stack:
+    periods = {"lease_s": 2.0, "reaper_gap_s": 1.5, "stream_ttl_final_s": 2.0, "collector_tick_s": 1.0}
+    with SimStack(tmp_path / "data", workers=4, job_retries=50, **periods) as stack:
         stack.set_pace(**PACE)
         unrest = Unrest(stack, random)
         warm = stack.submit(WARM_UP, epochs=2)

@@ -82,6 +82,7 @@ def test_all_loops_together(library: Library) -> None:
             "dispatcher": None,
             "reaper": None,
             "collector": None,
+            "streams": None,
         }
         assert loops.stop()
     held = sa.select(sa.func.count()).select_from(tables.leases)
