@@ -12,7 +12,7 @@ from api.errors import PROBLEM_JSON, ProblemBody
 _REF = {"$ref": "#/components/schemas/ProblemBody"}
 _PROBLEM = {"description": "What is wrong, and where.", "content": {PROBLEM_JSON: {"schema": _REF}}}
 _UNUSED = ("HTTPValidationError", "ValidationError")
-_METHODS = frozenset({"get", "put", "post", "delete", "patch"})
+_METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
 
 
 class DescribedApp(FastAPI):

@@ -56,7 +56,7 @@ def open_services(settings: Settings) -> Services:
     blobs = BlobStore(settings.blobs_dir)
     datasets, architectures = DatasetBook(store), ArchitectureBook(store)
     workers = WorkerBook(store)
-    jobs = JobService(JobBook(store, settings), datasets, architectures, workers, settings)
+    jobs = JobService(JobBook(store, settings), datasets, architectures, settings)
     return Services(
         settings=settings,
         store=store,

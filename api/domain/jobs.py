@@ -88,6 +88,8 @@ class JobBook(OrderBook):
         architecture = _referenced(conn, t.architectures, new.architecture_id, new.owner, "architecture")
         if dataset["status"] == DatasetStatus.INVALID:
             raise Conflict("the dataset is invalid; see its report", code=FailureCode.DATASET_INVALID.value)
+        if dataset["status"] == DatasetStatus.INSPECTED:
+            raise Conflict("the dataset was only looked at; confirm it first", code="DATASET_NOT_CONFIRMED")
         if new.parent_id is not None:
             find_job(conn, new.parent_id, new.owner)
         self._check_queued(conn, new.owner)

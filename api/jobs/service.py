@@ -15,7 +15,6 @@ from api.architectures.service import plan_text
 from api.domain.architectures import ArchitectureBook
 from api.domain.datasets import DatasetBook
 from api.domain.errors import NotFound
-from api.domain.fleet import WorkerBook
 from api.domain.jobs import JobBook, Submitted
 from api.domain.records import Architecture, Dataset, DatasetStatus, Job, JobStatus, NewJob, Page, Principal
 from api.domain.settings import Settings
@@ -37,13 +36,11 @@ class JobService:
         book: JobBook,
         datasets: DatasetBook,
         architectures: ArchitectureBook,
-        workers: WorkerBook,
         settings: Settings,
     ) -> None:
         self.book = book
         self._datasets = datasets
         self._architectures = architectures
-        self._workers = workers
         self._settings = settings
         self._shown: dict[str, tuple[Job, dict[str, Any]]] = {}
 
@@ -105,6 +102,12 @@ class JobService:
                 "DATASET_INVALID",
                 f"the dataset is invalid; /v1/datasets/{dataset.id}/problems tells why",
                 errors=[{"pointer": "/dataset", "message": "the dataset is invalid", "value": dataset.id}],
+            )
+        if dataset.status is DatasetStatus.INSPECTED:
+            raise ConflictError(
+                "DATASET_NOT_CONFIRMED",
+                f"the dataset was only looked at; POST /v1/datasets/{dataset.id}/confirm has it read",
+                errors=[{"pointer": "/dataset", "message": "the dataset is inspected", "value": dataset.id}],
             )
         return dataset
 

@@ -19,7 +19,7 @@ from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.settings import DAY, HOUR, Settings
 from api.domain.store import Store
 from api.loops.singleton import Singleton
-from api.sweep import Freed, Sweeper
+from api.sweep import Freed, Sweeper, stale_uploads
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class Collector:
         now = self._clock.wall()
         self._store.write(lambda conn: self._sweep_rows(conn, now))
         self._blobs.drop_stale_parts(older_than=now - KEEP_PARTS_S)
+        for freed in stale_uploads(self._store, self._settings, self._clock):
+            self._freed[freed.kind] += freed.size_bytes
         self._sweep_files()
 
     def close(self) -> None:

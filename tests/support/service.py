@@ -20,7 +20,6 @@ from sqlalchemy import event
 
 from api.domain.architectures import ArchitectureBook
 from api.domain.datasets import DatasetBook
-from api.domain.fleet import WorkerBook
 from api.domain.jobs import JobBook
 from api.domain.records import Claim, DatasetStatus, IngestResult
 from api.domain.settings import Settings
@@ -94,7 +93,7 @@ class World:
     def job_service(self) -> JobService:
         """Return what the API has, over this world's own connection to the book."""
         datasets, architectures = DatasetBook(self.store), ArchitectureBook(self.store)
-        return JobService(self.jobs, datasets, architectures, WorkerBook(self.store), self.settings)
+        return JobService(self.jobs, datasets, architectures, self.settings)
 
     def num_queries(self, call: Callable[[], object]) -> int:
         """Count the questions that a call asks this world's own connection to the book."""

@@ -11,7 +11,7 @@ import pytest
 from api.domain.records import DatasetStatus, IngestResult, Task
 from api.domain.tasks import TaskBook
 from api.uploads.tus import CONTENT_TYPE
-from tests.support.service import ZIP_HEAD, World
+from tests.support.service import ZIP_HEAD, World, an_architecture
 
 BODY = ZIP_HEAD + b"ordered"
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -126,3 +126,11 @@ def test_an_invalid_one_is_read_otherwise_and_a_ready_one_is_not(world: World, c
     assert client.post(f"/v1/datasets/{made['id']}/confirm", json={}).status_code == 202
     world.ingest(made["id"])
     assert client.post(f"/v1/datasets/{made['id']}/confirm", json={}).status_code == 409
+
+
+def test_a_job_on_what_was_only_looked_at_is_refused(world: World, client: httpx.Client) -> None:
+    made = client.put("/v1/datasets", params={"name": "a", "inspect": "true"}, content=BODY).json()
+    looked_at(world)
+    answer = client.post("/v1/jobs", json={"dataset": made["id"], "architecture": an_architecture(client)})
+    assert (answer.status_code, answer.json()["code"]) == (409, "DATASET_NOT_CONFIRMED")
+    assert answer.json()["errors"][0]["pointer"] == "/dataset"
