@@ -96,6 +96,14 @@ def test_from_sign_in_to_weights(service: LocalService, page: playwright.Page, t
     assert page.locator("input[name=dataset-name]").input_value() == "digits"
     page.get_by_role("button", name="Upload").click()
     page.locator("main .status-ready").wait_for()
+    pictures = page.locator(".pictures figure img")
+    pictures.nth(15).wait_for()
+    assert pictures.count() == 16 and pictures.first.evaluate("image => image.decode().then(() => true)")
+    page.locator("select[name=split]").select_option("val")
+    pictures.nth(4).wait_for(state="detached")
+    assert pictures.count() == 4
+    report = page.get_by_role("link", name="Report to keep").get_attribute("href")
+    assert page.request.get(service.url + str(report)).status == 200
     keep_picture(page, "dataset")
 
     # A wrong model YAML is told with its line before anything is submitted.

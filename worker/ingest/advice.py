@@ -54,10 +54,10 @@ def _class_splits(found: dict[str, Any]) -> Iterator[Advice]:
     untrained = [name for name, a, b in zip(names, train, val, strict=True) if b and not a]
     unjudged = [name for name, a, b in zip(names, train, val, strict=True) if a and not b]
     if untrained:
-        text = f"{_named(untrained)} boxes in val but none in train: it cannot be learned"
+        text = f"{_named(untrained)} boxes in val but none in train: nothing to learn from"
         yield "warning", "CLASS_NOT_IN_TRAIN", text, "split so that each class is in both", untrained[0]
     if unjudged:
-        text = f"{_named(unjudged)} boxes in train but none in val: its accuracy stays unknown"
+        text = f"{_named(unjudged)} boxes in train but none in val: no accuracy can be told"
         yield "warning", "CLASS_NOT_IN_VAL", text, "split so that each class is in both", unjudged[0]
     if unused:
         yield "info", "CLASS_UNUSED", f"{_named(unused)} no boxes at all", "drop it on import", unused[0]

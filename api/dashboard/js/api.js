@@ -71,6 +71,10 @@ export const listArtifacts = (/** @type {string} */ id) => request(`/v1/jobs/${i
 export const listTransitions = (/** @type {string} */ id) => request(`/v1/jobs/${id}/transitions`);
 export const listDatasets = () => listPages("/v1/datasets", 20);
 export const getDataset = (/** @type {string} */ id) => request(`/v1/datasets/${id}`);
+/** @param {string} id @param {string} split @param {number} limit */
+export const listImages = (id, split, limit) =>
+  request(`/v1/datasets/${id}/images?limit=${limit}${split ? `&split=${split}` : ""}`);
+export const confirmDataset = (/** @type {string} */ id) => postJson(`/v1/datasets/${id}/confirm`, {});
 export const listProblems = (/** @type {string} */ id) => request(`/v1/datasets/${id}/problems`);
 export const listArchitectures = () => listPages("/v1/architectures", 20);
 export const listPublic = () => request("/v1/architectures/public");

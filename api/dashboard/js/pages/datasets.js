@@ -25,7 +25,7 @@ export function Upload({ onDone }) {
   };
   return html`<form class="card stack" onSubmit=${send}>
     <h2>Upload a dataset</h2>
-    <p class="muted">An archive with <code>data.yaml</code>, <code>images/</code> and <code>labels/</code> in YOLO form.</p>
+    <p class="muted">An archive in YOLO, COCO or Pascal VOC form, told by its content.</p>
     <label>Archive <input type="file" name="archive" accept=".zip,.tar,.gz,.tgz,.zst" onChange=${choose} required /></label>
     <label>Name <input name="dataset-name" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} required maxlength="100" /></label>
     ${sent !== null && html`<${Progress} value=${sent} label="Upload" />`}
@@ -54,8 +54,39 @@ const Problems = ({ items, truncated }) => html`<div class="card table-scroll" t
   <thead><tr><th>Severity</th><th>Code</th><th>File</th><th class="number">Line</th><th>What</th><th>How to fix</th></tr></thead>
   <tbody>${items.map((item) => html`<tr><td><${Status} status=${item.severity} /></td><td><code>${item.code}</code></td>
     <td><code>${item.file ?? ""}</code></td><td class="number">${item.line ?? ""}</td>
-    <td>${item.message}${item.value != null && html` <code>${item.value}</code>`}</td><td>${item.fix ?? ""}</td></tr>`)}</tbody></table>
+    <td>${item.message}${item.value != null && !item.message.includes(item.value) && html` <code>${item.value}</code>`}</td><td>${item.fix ?? ""}</td></tr>`)}</tbody></table>
   ${truncated && html`<p class="muted">More of the same is left out.</p>`}</div>`;
+
+const FIRST_PICTURES = 24;
+const MOST_PICTURES = 192;
+
+/** Small pictures with their boxes. @param {{ id: string, splits: Record<string, number> }} props */
+function Gallery({ id, splits }) {
+  const [split, setSplit] = useState("");
+  const [limit, setLimit] = useState(FIRST_PICTURES);
+  const { data, problem } = useLoaded(() => api.listImages(id, split, limit), [id, split, limit]);
+  const items = data?.items ?? [];
+  const choose = (/** @type {any} */ event) => { setSplit(event.target.value); setLimit(FIRST_PICTURES); };
+  return html`<section class="card"><div class="head"><h2>Pictures</h2><label>Split <select name="split" value=${split} onChange=${choose}>
+      <option value="">all</option>${Object.keys(splits).filter((name) => splits[name]).map((name) => html`<option key=${name}>${name}</option>`)}</select></label></div>
+    <${ProblemBox} problem=${problem} />
+    <div class="pictures small">${items.map((/** @type {any} */ item) => html`<figure key=${item.n}>
+      <img src=${`/v1/datasets/${id}/thumbnails/${item.n}`} alt="" loading="lazy" />
+      <figcaption title=${item.name}>${item.name.split("/").at(-1)} <span class="muted">${item.split}, ${count(item.boxes.length)} ${item.boxes.length === 1 ? "box" : "boxes"}</span></figcaption></figure>`)}</div>
+    ${data?.next && limit < MOST_PICTURES && html`<div><button class="quiet" onClick=${() => setLimit(2 * limit)}>Show more</button></div>`}</section>`;
+}
+
+/** @param {{ id: string, status: string }} props */
+const Downloads = ({ id, status }) => html`<p><a href=${`/v1/datasets/${id}/report.html`} target="_blank" rel="noopener">Report to keep</a>
+  ${status === "ready" && html` · <a href=${`/v1/datasets/${id}/export?format=yolo`} download>YOLO archive</a>${" "}
+    · <a href=${`/v1/datasets/${id}/export?format=coco`} download>COCO archive</a>`}</p>`;
+
+/** @param {{ id: string }} props */
+function Confirm({ id }) {
+  const [problem, setProblem] = useState(/** @type {any} */ (null));
+  return html`<p>Only looked at so far: no picture was stored. <button onClick=${() => api.confirmDataset(id).catch(setProblem)}>Import it</button></p>
+    <${ProblemBox} problem=${problem} />`;
+}
 
 /** @param {{ id: string }} props */
 export function DatasetPage({ id }) {
@@ -72,6 +103,9 @@ export function DatasetPage({ id }) {
       ["Boxes", count(data.num_boxes)], ["Classes", count(data.num_classes)], ["Archive", size(data.size_bytes)],
     ]} />
     ${data.classes?.length > 0 && html`<p class="muted">${data.classes.join(", ")}</p>`}
+    ${status === "inspected" && html`<${Confirm} id=${id} />`}
+    ${data.links?.report && html`<${Downloads} id=${id} status=${status} />`}
+    ${status === "ready" && data.links?.thumbnails && html`<${Gallery} id=${id} splits=${data.splits} />`}
     ${report.data?.items?.length > 0 && html`<${Problems} items=${report.data.items} truncated=${report.data.truncated} />`}
     ${report.data && report.data.items.length === 0 && html`<p>Nothing to complain of.</p>`}</main>`;
 }

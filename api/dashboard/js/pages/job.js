@@ -88,7 +88,7 @@ function Artifacts({ id, done }) {
 function Timeline({ id, revision }) {
   const { data } = useLoaded(() => api.listTransitions(id), [id, revision]);
   return html`<section class="card"><h2>History</h2><ol class="timeline">${(data?.items ?? []).map((/** @type {any} */ item) => html`<li>
-    <time>${moment(item.at)}</time> ${item.from ? html`${item.from} → ` : ""}<strong>${item.to}</strong>
+    <time>${moment(item.at)}</time> ${item.from && item.from !== item.to ? html`${item.from} → ` : ""}<strong>${item.to}</strong>
     ${item.reason && html` <span class="muted">${item.reason}</span>`}</li>`)}</ol></section>`;
 }
 
