@@ -208,6 +208,23 @@ def show_command(context: typer.Context, dataset: DatasetId, as_json: JsonFlag =
     _print_report(found, problems, as_json=as_json)
 
 
+@app.command("confirm")
+def confirm_command(
+    context: typer.Context,
+    dataset: DatasetId,
+    timeout: Annotated[float | None, typer.Option(help="Longest wait in seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Import a dataset that was only looked at, as it was looked at. Exits 1 if it cannot be used."""
+    with connected(context) as client:
+        confirmed = client.confirm_dataset(find(client, dataset).id)
+        found = client.wait_for_dataset(confirmed.id, timeout_s=timeout)
+        problems = client.dataset_problems(found.id)
+    _print_report(found, problems, as_json=as_json, most=_WORST_SHOWN)
+    if found.status == "invalid":
+        raise typer.Exit(EXIT_FAILED)
+
+
 @app.command("delete")
 def delete_command(context: typer.Context, dataset: DatasetId) -> None:
     """Delete a dataset that no unfinished job needs; its name is free again."""

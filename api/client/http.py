@@ -127,9 +127,9 @@ class Client:
         uploads.give_up(self, upload)
         return self._one(Dataset, made)
 
-    def confirm_dataset(self, dataset_id: str, options: Mapping[str, Any]) -> Dataset:
-        """Have an archive read that was only looked at, by these options."""
-        body = {"options": dict(options)}
+    def confirm_dataset(self, dataset_id: str, options: Mapping[str, Any] | None = None) -> Dataset:
+        """Have an archive read that was only looked at, by these options or as it was looked at."""
+        body = {} if options is None else {"options": dict(options)}
         return self._one(Dataset, self.request("POST", f"/v1/datasets/{dataset_id}/confirm", json=body))
 
     def _push_body(self, archive: Path, name: str, digest: bytes, progress: Progress | None) -> Dataset:

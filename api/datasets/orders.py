@@ -38,9 +38,9 @@ class DatasetOrder(_Order):
 
 
 class ConfirmOrder(_Order):
-    """How to read an archive that was only looked at."""
+    """How to read an archive that was only looked at; without options, as it was looked at."""
 
-    options: ImportOptions = ImportOptions()
+    options: ImportOptions | None = None
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -192,11 +192,13 @@ def show(dataset_id: str, caller: Caller, service: Service) -> DatasetView:
 def confirm(
     dataset_id: str, caller: Caller, service: Service, order: ConfirmOrder | None = None
 ) -> DatasetView:
-    """Read the same archive by these options, or as it is; 409 for a dataset that is ready.
+    """Read the same archive by these options, or by those it was looked at; 409 for a dataset that is ready.
 
     Also for one that was found invalid, which other options may mend.
     """
-    options = (order or ConfirmOrder()).options.model_copy(update={"inspect": False})
+    looked_at = service.datasets.get(caller, dataset_id).options or {}
+    chosen = order.options if order is not None else None
+    options = (chosen or ImportOptions.model_validate(looked_at)).model_copy(update={"inspect": False})
     dataset = service.datasets.confirm(caller, dataset_id, options.model_dump(mode="json"))
     service.kick()
     return DatasetView.of(dataset)

@@ -232,6 +232,12 @@ def test_a_dataset_is_shown_with_its_report_and_deleted(wanted: str, service: Fa
     assert len(service.asked("DELETE", "/v1/datasets/ds_1")) == 1
 
 
+def test_a_dataset_that_was_looked_at_is_confirmed(service: FakeService, run: Run) -> None:
+    confirmed = run("datasets", "confirm", "cells")
+    assert confirmed.exit_code == 0 and confirmed.stdout.startswith("ds_1  cells  ready"), confirmed.output
+    assert json.loads(service.asked("POST", "/v1/datasets/ds_1/confirm")[0][1]) == {}
+
+
 def test_models_check_prints_the_size(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "m.yaml"
     model.write_text("nc: 10\n")

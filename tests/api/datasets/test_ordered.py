@@ -120,6 +120,17 @@ def test_looked_at_then_read(world: World, client: httpx.Client) -> None:
     assert TaskBook(world.store, world.settings).claim("ingest", "test") is None
 
 
+def test_what_was_chosen_when_it_was_looked_at_holds_unless_said_otherwise(
+    world: World, client: httpx.Client
+) -> None:
+    chosen = {"inspect": True, "classes": {"kitten": "cat"}, "imgsz": 320}
+    made = order(client, name="a", upload=uploaded(client), options=chosen).json()
+    looked_at(world)
+    assert client.post(f"/v1/datasets/{made['id']}/confirm").status_code == 202
+    options = claimed(world).payload["options"]
+    assert (options["inspect"], options["classes"], options["imgsz"]) == (False, {"kitten": "cat"}, 320)
+
+
 def test_an_invalid_one_is_read_otherwise_and_a_ready_one_is_not(world: World, client: httpx.Client) -> None:
     made = client.put("/v1/datasets", params={"name": "a"}, content=BODY).json()
     looked_at(world, DatasetStatus.INVALID)
