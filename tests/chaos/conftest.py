@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import pytest
 
 from tests.support import figures
 from tests.support.postgres import PostgresServer
 
+EITHER = ["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.slow)]
+NewBook = Callable[[], str | None]
 
-@pytest.fixture(params=["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.slow)])
-def book_url(request: pytest.FixtureRequest) -> str | None:
-    """The address of an empty PostgreSQL, or None for the SQLite of the data folder."""
+
+@pytest.fixture(params=EITHER, scope="module")
+def new_book(request: pytest.FixtureRequest) -> NewBook:
+    """Makes the address of an empty PostgreSQL, a new one each time; None is the SQLite of a folder."""
     if request.param == "SQLite":
-        return None
+        return lambda: None
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.new_database(f"chaos_{uuid.uuid4().hex}")
+    return lambda: server.new_database(f"chaos_{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def book_url(new_book: NewBook) -> str | None:
+    """The address of a book of the test's own."""
+    return new_book()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

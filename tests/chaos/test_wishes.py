@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from api.client import ApiError, Job
+from tests.chaos.conftest import NewBook
 from tests.chaos.sim_stack import FINAL, SimStack
 from tests.support.figures import record, record_spread
 from tests.support.members import Program, living, until
@@ -71,7 +72,9 @@ def await_best(stack: SimStack, job: Job) -> None:
 
     def has_best() -> bool:
         ((pointer,),) = stack.query("SELECT pointer FROM jobs WHERE id = :id", id=job.id)
-        return pointer is not None and json.loads(pointer)["best"] is not None
+        # SQLite has JSON as text, PostgreSQL as what it means.
+        found = json.loads(pointer) if isinstance(pointer, str) else pointer
+        return found is not None and found["best"] is not None
 
     until(has_best, "the best of a job")
 
@@ -105,9 +108,10 @@ def assert_keeps_best(stack: SimStack, job: Job) -> None:
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimStack]:
+def four(tmp_path_factory: pytest.TempPathFactory, new_book: NewBook) -> Iterator[SimStack]:
     folder = tmp_path_factory.mktemp("wishes") / "data"
-    with SimStack(folder, workers=4, lease_s=LEASE_S, reaper_gap_s=1.5) as stack:
+    periods = {"lease_s": LEASE_S, "reaper_gap_s": 1.5}
+    with SimStack(folder, workers=4, database_url=new_book(), **periods) as stack:
         yield stack
 
 
@@ -167,10 +171,10 @@ def let_go(stack: SimStack, job: Job) -> None:
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimStack]:
+def single(tmp_path_factory: pytest.TempPathFactory, new_book: NewBook) -> Iterator[SimStack]:
     folder = tmp_path_factory.mktemp("single") / "data"
     # A failed job waits for longer than any test does.
-    with SimStack(folder, workers=1, retry_backoff_s=300.0) as stack:
+    with SimStack(folder, workers=1, database_url=new_book(), retry_backoff_s=300.0) as stack:
         yield stack
 
 
