@@ -35,8 +35,8 @@ SIZE = 6 * MIB
 SEED = 14
 # Rounds of each kind, and the size of the one large upload.
 FAST, FULL = (20, 3, 192 * MIB), (200, 20, 1024 * MIB)
-# Archives in pieces, cut lines and killed processes for each, and the size of each.
-PIECES_FAST, PIECES_FULL = (1, 4, 2, 24 * MIB), (20, 12, 4, 120 * MIB)
+# Archives in pieces (40 s each), cut lines and killed processes for each, and the size of each.
+PIECES_FAST, PIECES_FULL = (1, 4, 2, 24 * MIB), (10, 12, 4, 120 * MIB)
 
 
 @pytest.fixture
@@ -318,6 +318,7 @@ def test_uploads_in_pieces_that_are_cut_and_whose_api_is_killed(stack: SimStack,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_uploads_in_pieces_that_are_cut_and_whose_api_is_killed_often(
     stack: SimStack, tmp_path: Path
 ) -> None:
