@@ -15,8 +15,9 @@ from worker.ingest.images import ImageFacts
 from worker.ingest.layout import Layout
 from worker.ingest.objects import rows_of
 from worker.ingest.report import Report
-from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage, Polygon, Split
+from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage, Split
 from yolocore.spec.labels import LabelProblem, LabelRow, parse_label_text
+from yolocore.spec.outline import Outline
 
 # A value out of range spoils its row alone; a wrong column count, class or encoding says that the file is not
 # what it seems, and then silently training on the rest would be worse than stopping.
@@ -46,7 +47,7 @@ def build_manifest(
             if not _usable(name, fact, report):
                 continue
             rows = labels.rows(name, (fact.width, fact.height))
-            polygons: list[Polygon | None] = [None if r.polygon is None else list(r.polygon) for r in rows]
+            polygons = [None if row.polygon is None else Outline(row.polygon) for row in rows]
             images.append(
                 ManifestImage(
                     split=split,

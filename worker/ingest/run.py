@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def ingest_archive(
     with Spool(folder / "thumbnails.spool") as spool:
         work = _Work(folder, limits, options, Report(), spool)
         result = work.run(archive, title or archive.name)
-    _write(folder / "result.json", _json(result))
+    _write(folder / "result.json", [_json(result)])
     return result
 
 
@@ -98,7 +99,7 @@ class _Work:
             result["inspected"] = True
             shutil.rmtree(self.folder / "images", ignore_errors=True)
         self._write_report(result)
-        _write(self.folder / _PAGE, make_page(page).encode())
+        _write(self.folder / _PAGE, [make_page(page).encode()])
         return result | {"files": files | {"page": _PAGE}}
 
     def _to_manifest(self, archive: Path) -> Manifest | None:
@@ -135,8 +136,8 @@ class _Work:
         advise(counted, self.report)
         result = _result("ready", manifest, self.report)
         if not self.options.inspect:
-            _write(self.folder / "manifest.json", manifest.canonical_json())
-        _write(self.folder / "statistics.json", _json(counted))
+            _write(self.folder / "manifest.json", manifest.canonical_chunks())
+        _write(self.folder / "statistics.json", [_json(counted)])
         thumbnails = Thumbnails(manifest, self.facts, self.spool)
         if self.drawn:
             thumbnails.write(self.folder / _THUMBNAILS)
@@ -152,7 +153,7 @@ class _Work:
             "problems": self.report.entries(),
             "truncated": self.report.truncated,
         }
-        _write(self.folder / "report.json", _json(written))
+        _write(self.folder / "report.json", [_json(written)])
 
 
 def _result(status: str, manifest: Manifest | None, report: Report) -> dict[str, Any]:
@@ -180,11 +181,11 @@ def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, chunks: Iterable[bytes]) -> None:
     """Write by rename, so that a reader finds the whole file or none."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
-        file.write(content)
+        file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -7,8 +7,8 @@ nothing of archives, folders on disk or decoded images.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -24,6 +24,8 @@ from pydantic import (
 
 from yolocore.errors import DatasetError, Problem
 from yolocore.spec.data_yaml import DataYaml, parse_data_yaml
+from yolocore.spec.manifest_text import ByteSource, ManifestText, canonical_chunks
+from yolocore.spec.outline import Outline
 
 __all__ = ["SPLITS", "DataYaml", "Manifest", "ManifestImage", "Split", "parse_data_yaml"]
 
@@ -32,7 +34,6 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Row = tuple[Annotated[int, Field(ge=0)], Fraction, Fraction, Fraction, Fraction]
-Polygon = Annotated[list[tuple[Fraction, Fraction]], Field(min_length=3)]
 
 
 class _Frozen(BaseModel):
@@ -53,11 +54,11 @@ class ManifestImage(_Frozen):
     width: Annotated[int, Field(ge=1)]
     height: Annotated[int, Field(ge=1)]
     rows: list[Row] = []
-    polygons: list[Polygon | None] | None = None
+    polygons: list[Outline | None] | None = None
 
     @field_validator("polygons")
     @classmethod
-    def _no_polygon_is_none(cls, polygons: list[Polygon | None] | None) -> list[Polygon | None] | None:
+    def _no_polygon_is_none(cls, polygons: list[Outline | None] | None) -> list[Outline | None] | None:
         return polygons if polygons and any(polygon is not None for polygon in polygons) else None
 
     @model_validator(mode="after")
@@ -71,6 +72,21 @@ class ManifestImage(_Frozen):
         data: dict[str, Any] = handler(self)
         if self.polygons is None:
             data.pop("polygons", None)
+        return data
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON is made of, as `model_dump` would, at a tenth of its cost."""
+        data: dict[str, Any] = {
+            "split": self.split,
+            "name": self.name,
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "width": self.width,
+            "height": self.height,
+            "rows": self.rows,
+        }
+        if self.polygons is not None:
+            data["polygons"] = [None if outline is None else list(outline) for outline in self.polygons]
         return data
 
 
@@ -105,19 +121,43 @@ class Manifest(_Frozen):
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
         """Read a manifest's JSON; raise DatasetError naming the first place that is wrong."""
+        content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+        try:
+            return cls.read(io.BytesIO(content))
+        except DatasetError:
+            pass  # not canonical, or wrong: read it whole, which tells where
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise _dataset_error(error) from error
 
+    @classmethod
+    def read(cls, source: ByteSource) -> Manifest:
+        """Read canonical JSON image by image, beside the manifest in little memory; raise DatasetError."""
+        text = ManifestText(source)
+        try:
+            images = [ManifestImage.model_validate(image) for image in text.images()]
+            return cls.model_validate({**text.rest, "images": images})
+        except ValidationError as error:
+            raise _dataset_error(error) from error
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"the manifest is not in its canonical form: {error}") from error
+
+    def canonical_chunks(self) -> Iterator[bytes]:
+        """Give the JSON whose SHA-256 names the dataset in pieces: sorted keys, no blanks, UTF-8."""
+        images = (image.as_json() for image in self.images)
+        return canonical_chunks(images, {"names": self.names, "v": self.v})
+
     def canonical_json(self) -> bytes:
-        """Return the JSON whose SHA-256 names the dataset: sorted keys, no blanks, UTF-8."""
-        data = self.model_dump(mode="json")
-        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        """Return that JSON as a whole, which may be hundreds of megabytes."""
+        return b"".join(self.canonical_chunks())
 
     def manifest_hash(self) -> str:
         """Return the SHA-256 of the canonical JSON, in hex."""
-        return hashlib.sha256(self.canonical_json()).hexdigest()
+        digest = hashlib.sha256()
+        for chunk in self.canonical_chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def images_of(self, split: Split) -> list[ManifestImage]:
         """Return the images of one split, in order."""
