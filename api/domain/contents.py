@@ -26,7 +26,7 @@ class ContentBook:
         self.store = store
 
     def unnamed(self, digests: Sequence[str]) -> list[str]:
-        """Return those of these contents that no row names: no blob, upload, living dataset or artifact.
+        """Return which of these contents no row names: no blob, upload, artifact, living dataset or weights.
 
         The images of a dataset are named by its manifest alone, so they are among them.
         """
@@ -91,5 +91,9 @@ def _unnamed(conn: Connection, digests: Sequence[str]) -> list[str]:
     ]
     for column in (t.datasets.c.sha256, t.datasets.c.manifest_hash, t.datasets.c.report_sha256):
         queries.append(sa.select(column).where(alive, column.in_(digests)))
+    queries += [
+        sa.select(column).where(t.weights.c.deleted_at.is_(None), column.in_(digests))
+        for column in (t.weights.c.sha256, t.weights.c.stored_sha256, t.weights.c.report_sha256)
+    ]
     named = {sha256 for query in queries for sha256 in conn.execute(query).scalars()}
     return [sha256 for sha256 in digests if sha256 not in named]

@@ -37,6 +37,7 @@ from api.domain.records import (
 )
 from api.domain.store import insert_or_ignore, serialise
 from api.domain.waiting import WAITING_FOR_DATASET
+from api.domain.weights import start_weights
 
 __all__ = ["LOG_KIND", "WAITING_FOR_DATASET", "JobBook", "Submitted"]
 
@@ -113,6 +114,7 @@ class JobBook(OrderBook):
                 status=JobStatus.QUEUED,
                 phase=None if ready else WAITING_FOR_DATASET,
                 created_at=now,
+                **start_weights(conn, new.weights_id, new.owner),
             )
             .returning(t.jobs)
         )

@@ -127,6 +127,8 @@ class Job:
     ran_s: float = 0.0
     simulated: bool = False
     cleared_at: float | None = None
+    weights_id: str | None = None
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class NewJob:
     priority: int = 0
     parent_id: str | None = None
     max_runtime_s: int | None = None
+    weights_id: str | None = None
 
 
 class WaitingReason(StrEnum):

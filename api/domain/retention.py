@@ -120,9 +120,9 @@ class RetentionBook:
         return [job_id for job_id in ids if job_id not in found]
 
     def unreferenced_blobs(self, limit: int = 1000) -> list[Blob]:
-        """Return blobs entered over a day ago that no artifact and no living dataset names; changes nothing.
+        """Return blobs entered over a day ago that no artifact, no living dataset and no living weights name.
 
-        Images of datasets have no row of their own and are never among them.
+        Changes nothing. Images of datasets have no row of their own and are never among them.
         """
         query = _unreferenced(self.clock.wall()).limit(limit)
         return self.store.read(lambda conn: [Blob(row.sha256, row.size_bytes) for row in conn.execute(query)])
@@ -178,7 +178,9 @@ def _unreferenced(now: float) -> sa.Select[tuple[str, int]]:
     names = (t.datasets.c.sha256, t.datasets.c.manifest_hash, t.datasets.c.report_sha256)
     alive = t.datasets.c.deleted_at.is_(None)
     by_dataset = sa.exists().where(alive, sa.or_(*(blob == name for name in names)))
+    kept = (t.weights.c.sha256, t.weights.c.stored_sha256, t.weights.c.report_sha256)
+    by_weights = sa.exists().where(t.weights.c.deleted_at.is_(None), sa.or_(*(blob == name for name in kept)))
     by_artifact = sa.exists().where(t.artifacts.c.sha256 == blob)
     return sa.select(blob, t.blobs.c.size_bytes).where(
-        t.blobs.c.created_at < now - GRACE_S, sa.not_(by_dataset), sa.not_(by_artifact)
+        t.blobs.c.created_at < now - GRACE_S, sa.not_(by_dataset), sa.not_(by_weights), sa.not_(by_artifact)
     )

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.engine import RowMapping
 
 from api.domain import records as r
+from api.domain import weights_records as wr
 
 Row = RowMapping
 
@@ -35,6 +36,8 @@ def job(row: Row) -> r.Job:
         ran_s=row["ran_s"],
         simulated=row["simulated"],
         cleared_at=row["cleared_at"],
+        weights_id=row["weights_id"],
+        weights_sha256=row["weights_sha256"],
         **_leased(row),
     )
 
@@ -68,6 +71,12 @@ def dataset(row: Row) -> r.Dataset:
         status=r.DatasetStatus(row["status"]),
         classes=tuple(row["classes"]),
     )
+
+
+def weights(row: Row) -> wr.Weights:
+    """Read a row of `weights`."""
+    same = {name: value for name, value in row.items() if name != "deleted_at"}
+    return wr.Weights(**{**same, "status": wr.WeightsStatus(row["status"]), "classes": tuple(row["classes"])})
 
 
 def architecture(row: Row) -> r.Architecture:

@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     ingest_memory_bytes: int = Field(
         4096 * MIB, ge=64 * MIB, description="Address space of the ingest child."
     )
+    weights_timeout_s: float = Field(600.0, gt=0, description="Longest time one import of weights may take.")
+    weights_memory_bytes: int = Field(
+        12 * 1024 * MIB, ge=4096 * MIB, description="Address space of the child that imports weights."
+    )
 
     # Retention.
     retention_days: OrNever = Field(
@@ -138,8 +142,9 @@ class Settings(BaseSettings):
 
     # Bounds of what is sent in.
     max_upload_bytes: int = Field(20 * 1024 * MIB, ge=1, description="Largest dataset archive.")
+    max_weights_bytes: int = Field(2048 * MIB, ge=1, le=2048 * MIB, description="Largest file of weights.")
     max_dataset_bytes_per_owner: int | None = Field(
-        None, ge=1, description="Most bytes of archives and uploads one owner may have."
+        None, ge=1, description="Most bytes of archives, weights and uploads one owner may have."
     )
     upload_expires_s: float = Field(
         DAY, gt=0, description="An upload in pieces that stood still this long is removed."

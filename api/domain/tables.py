@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import CheckConstraint, Column, Float, ForeignKey, Index, Integer, String, Table, Text
 
 from api.domain.records import DatasetStatus, JobStatus, TaskStatus, Wish
+from api.domain.weights_records import WeightsStatus
 
 metadata = sa.MetaData(
     naming_convention={
@@ -128,6 +129,43 @@ Index(
     postgresql_where=datasets.c.deleted_at.is_(None),
 )
 
+weights = Table(
+    "weights",
+    metadata,
+    Column("id", String(48), primary_key=True),
+    Column("owner", String(48), nullable=False),
+    Column("name", String(120), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("file_name", String(255), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    _big("size_bytes"),
+    Column("stored_sha256", String(64)),
+    Column("stored_bytes", sa.BigInteger),
+    Column("report_sha256", String(64)),
+    Column("architecture_hash", String(64)),
+    Column("num_classes", Integer),
+    Column("classes", JSON, nullable=False),
+    _int("num_tensors"),
+    Column("num_parameters", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    _int("num_errors"),
+    _int("num_warnings"),
+    Column("provenance", JSON),
+    Column("error", JSON),
+    _int("revision"),
+    Column("created_at", Float(53), nullable=False),
+    Column("finished_at", Float(53)),
+    Column("deleted_at", Float(53)),
+    _one_of("status", WeightsStatus),
+)
+Index(
+    "uq_weights_owner_name_live",
+    weights.c.owner,
+    weights.c.name,
+    unique=True,
+    sqlite_where=weights.c.deleted_at.is_(None),
+    postgresql_where=weights.c.deleted_at.is_(None),
+)
+
 uploads = Table(
     "uploads",
     metadata,
@@ -203,6 +241,8 @@ jobs = Table(
     Column("best", JSON),
     Column("metrics", JSON),
     Column("last_event_id", String(40)),
+    Column("weights_id", String(48)),
+    Column("weights_sha256", String(64)),
     *_leased(),
     _one_of("status", JobStatus),
     _one_of("wish", Wish, nullable=True),
@@ -211,6 +251,12 @@ jobs = Table(
     Index("ix_jobs_status_id", "status", "id"),
     Index("ix_jobs_dataset_id_id", "dataset_id", "id"),
     Index("ix_jobs_queue_finished_at", "queue", "finished_at"),
+)
+Index(
+    "ix_jobs_weights_id",
+    jobs.c.weights_id,
+    sqlite_where=jobs.c.weights_id.is_not(None),
+    postgresql_where=jobs.c.weights_id.is_not(None),
 )
 # In the order of claims, so that the next job is the first entry.
 Index(

@@ -1,4 +1,4 @@
-"""The task book: work other than training (now: ingest), claimed, fenced and reaped by the code of jobs.
+"""The task book: work other than training (ingest, import of weights), claimed and fenced as jobs are.
 
 A task has no audit trail and no pointer; what it decides is written about its subject in the transaction
 that ends it. Does no file or network I/O.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import datasets, leasing, rows
+from api.domain import datasets, leasing, rows, weights
 from api.domain import tables as t
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.errors import NotFound
@@ -19,6 +19,9 @@ from api.domain.records import IngestResult, Task, TaskStatus, Wish
 from api.domain.rules import NextTask, after_task_failure, task_retry_rules
 from api.domain.settings import Settings
 from api.domain.store import Store, insert_or_ignore
+from api.domain.weights_records import WeighingResult
+
+_PUT_ERROR = {datasets.KIND_INGEST: datasets.put_ingest_error, weights.KIND_WEIGHTS: weights.put_error}
 
 
 class TaskBook:
@@ -54,6 +57,20 @@ class TaskBook:
             assert row["kind"] == datasets.KIND_INGEST
             now = self.clock.wall()
             datasets.put_ingest_result(conn, row["subject_id"], result, now=now)
+            return self._end(conn, row, NextTask(TaskStatus.SUCCEEDED, row["failures"], 0.0))
+
+        return self.store.write(write)
+
+    def finish_weights(self, task_id: str, attempt: int, result: WeighingResult) -> Task:
+        """Write the verdict on weights and end their task, together; raises Fenced.
+
+        The blobs of the file and of the report must be stored before.
+        """
+
+        def write(conn: Connection) -> Task:
+            row = leasing.fence(conn, t.tasks, task_id, attempt)
+            assert row["kind"] == weights.KIND_WEIGHTS
+            weights.put_result(conn, row["subject_id"], result, now=self.clock.wall())
             return self._end(conn, row, NextTask(TaskStatus.SUCCEEDED, row["failures"], 0.0))
 
         return self.store.write(write)
@@ -124,8 +141,9 @@ class TaskBook:
     def _fail(self, conn: Connection, row: RowMapping, failure: Failure) -> Task:
         wish = Wish(row["wish"]) if row["wish"] else None
         following = after_task_failure(failure, wish=wish, failures=row["failures"], rules=self._rules)
-        if following.status is TaskStatus.FAILED and row["kind"] == datasets.KIND_INGEST:
-            datasets.put_ingest_error(conn, row["subject_id"], failure, now=self.clock.wall())
+        if following.status is TaskStatus.FAILED:
+            put_error = _PUT_ERROR[row["kind"]]
+            put_error(conn, row["subject_id"], failure, now=self.clock.wall())
         return self._end(conn, row, following, failure=failure)
 
     def _end(

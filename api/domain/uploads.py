@@ -127,13 +127,16 @@ class UploadBook:
 
     def own_content(self, owner: str, sha256: str) -> int | None:
         """Return the size of a content the owner has sent before and still has; None if there is none."""
-        datasets = sa.select(t.datasets.c.size_bytes).where(
-            t.datasets.c.owner == owner, t.datasets.c.sha256 == sha256, t.datasets.c.deleted_at.is_(None)
-        )
+        kept = [
+            sa.select(table.c.size_bytes).where(
+                table.c.owner == owner, table.c.sha256 == sha256, table.c.deleted_at.is_(None)
+            )
+            for table in (t.datasets, t.weights)
+        ]
         uploads = sa.select(t.uploads.c.size_bytes).where(
             t.uploads.c.owner == owner, t.uploads.c.sha256 == sha256, t.uploads.c.finished_at.is_not(None)
         )
-        query = sa.union_all(datasets, uploads).limit(1)
+        query = sa.union_all(*kept, uploads).limit(1)
         return self.store.read(lambda conn: conn.execute(query).scalar())
 
     def check_quota(
@@ -165,19 +168,22 @@ def check_quota(
     held = sum(contents.values()) + coming
     if held + size_bytes > max_bytes:
         raise Conflict(
-            f"{size_bytes} bytes more do not fit: {held} of {max_bytes} bytes are taken by your datasets "
-            "and uploads; delete some",
+            f"{size_bytes} bytes more do not fit: {held} of {max_bytes} bytes are taken by your datasets, "
+            "weights and uploads; delete some",
             code="QUOTA_EXCEEDED",
         )
 
 
 def _held(conn: Connection, owner: str) -> tuple[dict[str, int], int]:
     """Return what an owner has: sizes of contents by digest, and the size of what is still to come."""
-    datasets = sa.select(t.datasets.c.sha256, t.datasets.c.size_bytes).where(
-        t.datasets.c.owner == owner, t.datasets.c.deleted_at.is_(None)
-    )
+    kept = [
+        sa.select(table.c.sha256, table.c.size_bytes).where(
+            table.c.owner == owner, table.c.deleted_at.is_(None)
+        )
+        for table in (t.datasets, t.weights)
+    ]
     uploads = sa.select(t.uploads.c.sha256, t.uploads.c.size_bytes).where(t.uploads.c.owner == owner)
-    contents = {sha256: size for sha256, size in conn.execute(datasets)}
+    contents = {sha256: size for query in kept for sha256, size in conn.execute(query)}
     coming = 0
     for sha256, size in conn.execute(uploads):
         if sha256 is None:
