@@ -6,13 +6,16 @@ go as they are, numbers with all their digits.
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from api.domain.blobs import BlobStore
+from yolocore.spec.dataset import SPLITS
+from yolocore.spec.manifest_text import outlines
 
 Format = Literal["yolo", "coco"]
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -20,7 +23,6 @@ _MODE = 0o100644 << 16
 _UNIX = 3
 _BLOCK_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 18
-_SPLITS = ("train", "val", "test")
 Image = Mapping[str, Any]
 
 
@@ -44,15 +46,23 @@ class _Pipe:
         return data
 
 
-def export(manifest: Mapping[str, Any], blobs: BlobStore, form: Format) -> Iterator[bytes]:
-    """Give the bytes of a zip of the dataset; raises FileNotFoundError where a picture is gone."""
+def export(
+    manifest: Mapping[str, Any], read_images: Callable[[], Iterator[Image]], blobs: BlobStore, form: Format
+) -> Iterator[bytes]:
+    """Give the bytes of a zip of the dataset; raises FileNotFoundError where a picture is gone.
+
+    `manifest` may be without outlines; `read_images` gives its images once more, with them.
+    """
     pipe = _Pipe()
     files = flat_names(manifest["images"])
+    texts = _coco_files if form == "coco" else _yolo_files
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-        for name, content in _texts(manifest, files, form):
-            archive.writestr(_entry(name), content, compress_type=zipfile.ZIP_DEFLATED)
-            if pipe.size_bytes >= _PIECE_BYTES:
-                yield pipe.take()
+        for name, content in texts(manifest, files, read_images()):
+            with archive.open(_entry(name, zipfile.ZIP_DEFLATED), "w", force_zip64=True) as target:
+                for piece in content:
+                    target.write(piece.encode())
+                    if pipe.size_bytes >= _PIECE_BYTES:
+                        yield pipe.take()
         for image, file in zip(manifest["images"], files, strict=True):
             with (
                 blobs.open(image["sha256"]) as source,
@@ -83,21 +93,29 @@ def flat_names(images: Sequence[Image]) -> list[str]:
     return found
 
 
-def _texts(manifest: Mapping[str, Any], files: Sequence[str], form: Format) -> Iterator[tuple[str, bytes]]:
-    images = manifest["images"]
-    splits = [split for split in _SPLITS if any(image["split"] == split for image in images)]
-    if form == "coco":
-        for split in splits:
-            part = [
-                (image, file) for image, file in zip(images, files, strict=True) if image["split"] == split
-            ]
-            content = _json(coco(manifest["names"], part))
-            yield f"annotations/instances_{split}.json", content
-        return
-    yield "data.yaml", data_yaml(manifest["names"], splits).encode()
+def _yolo_files(
+    manifest: Mapping[str, Any], files: Sequence[str], images: Iterator[Image]
+) -> Iterator[tuple[str, Iterable[str]]]:
+    """Give the name and the text of each file but the pictures."""
+    splits = {image["split"] for image in manifest["images"]}
+    yield "data.yaml", [data_yaml(manifest["names"], [split for split in SPLITS if split in splits])]
     for image, file in zip(images, files, strict=True):
         label = PurePosixPath(file).with_suffix(".txt") if PurePosixPath(file).suffix else f"{file}.txt"
-        yield f"labels/{image['split']}/{label}", yolo_rows(image).encode()
+        yield f"labels/{image['split']}/{label}", [yolo_rows(image)]
+
+
+def _coco_files(
+    manifest: Mapping[str, Any], files: Sequence[str], images: Iterator[Image]
+) -> Iterator[tuple[str, Iterable[str]]]:
+    """Give the name and the pieces of each JSON file; images of a split stand together in a manifest."""
+    named = zip(manifest["images"], files, strict=True)
+    by_split = itertools.groupby(named, key=lambda one: one[0]["split"])
+    for (split, told), (_, part) in zip(by_split, itertools.groupby(images, key=_split_of), strict=True):
+        yield f"annotations/instances_{split}.json", _coco_pieces(manifest["names"], told, part)
+
+
+def _split_of(image: Image) -> str:
+    return str(image["split"])
 
 
 def data_yaml(names: Sequence[str], splits: Sequence[str]) -> str:
@@ -110,32 +128,57 @@ def data_yaml(names: Sequence[str], splits: Sequence[str]) -> str:
 
 
 def yolo_rows(image: Image) -> str:
-    """Return an image's label file: `class x y w h`, normalised, or outlines where every object has one.
+    """Return an image's label file: `class x y w h`, normalised, or outlines where any object has one.
 
-    Both kinds cannot stand in one file: readers take its boxes for outlines then.
+    Both kinds cannot stand in one file, since readers take its boxes for outlines then: beside outlines, a
+    box is written as its four corners.
     """
-    polygons = image.get("polygons") or []
-    if polygons and all(polygons):
-        points = [[value for point in polygon for value in point] for polygon in polygons]
-        rows = [[row[0], *point] for row, point in zip(image["rows"], points, strict=True)]
-    else:
-        rows = image["rows"]
+    lines = outlines(image)
+    rows: Iterable[Sequence[Any]] = image["rows"]
+    if any(lines):
+        points = (line or _corners(row) for row, line in zip(rows, lines, strict=True))
+        rows = [
+            [row[0], *itertools.chain.from_iterable(line)] for row, line in zip(rows, points, strict=True)
+        ]
     return "".join(f"{row[0]} {' '.join(map(repr, row[1:]))}\n" for row in rows)
 
 
-def coco(names: Sequence[str], images: Sequence[tuple[Image, str]]) -> dict[str, Any]:
-    """Return COCO's JSON of one split: boxes as x, y, width, height in pixels; ids from 1."""
-    told: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, (image, file) in enumerate(images, start=1):
-        size = {"width": image["width"], "height": image["height"]}
-        told.append({"id": number, "file_name": file, **size})
-        polygons = image.get("polygons") or [None] * len(image["rows"])
-        for row, polygon in zip(image["rows"], polygons, strict=True):
-            one = {"id": len(annotations) + 1, "image_id": number, "iscrowd": 0}
-            annotations.append(one | _annotation(row, polygon, image["width"], image["height"]))
+def _corners(row: Sequence[Any]) -> list[tuple[float, float]]:
+    """Return a row's box as an outline; what rounding puts outside the picture would be refused."""
+    _, x, y, w, h = row
+    left, top, right, bottom = (
+        min(max(edge, 0.0), 1.0) for edge in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    )
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def _coco_pieces(
+    names: Sequence[str], told: Iterable[tuple[Image, str]], images: Iterable[Image]
+) -> Iterator[str]:
+    """Give COCO's JSON of one split: boxes as x, y, width, height in pixels; ids from 1."""
+    listed = (
+        {"id": number, "file_name": file, "width": image["width"], "height": image["height"]}
+        for number, (image, file) in enumerate(told, start=1)
+    )
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    return {"images": told, "annotations": annotations, "categories": categories}
+    yield '{"images":['
+    yield from _joined(listed)
+    yield '],"annotations":['
+    yield from _joined(_annotations(images))
+    yield f'],"categories":{_json(categories)}}}'
+
+
+def _annotations(images: Iterable[Image]) -> Iterator[dict[str, Any]]:
+    count = itertools.count(1)
+    for number, image in enumerate(images, start=1):
+        for row, polygon in zip(image["rows"], outlines(image), strict=True):
+            one = {"id": next(count), "image_id": number, "iscrowd": 0}
+            yield one | _annotation(row, polygon, image["width"], image["height"])
+
+
+def _joined(items: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for number, item in enumerate(items):
+        yield ("," if number else "") + _json(item)
 
 
 def _annotation(row: Sequence[Any], polygon: Any, width: int, height: int) -> dict[str, Any]:
@@ -145,11 +188,11 @@ def _annotation(row: Sequence[Any], polygon: Any, width: int, height: int) -> di
     return {"category_id": number + 1, "bbox": box, "area": box[2] * box[3], "segmentation": outline}
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _entry(name: str, method: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, _DATE)
-    entry.create_system, entry.external_attr = _UNIX, _MODE
+    entry.create_system, entry.external_attr, entry.compress_type = _UNIX, _MODE, method
     return entry
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -13,12 +13,13 @@ from typing import Any
 
 from api.access.principal import owner_filter
 from api.datasets import export as exports
-from api.datasets.manifests import difference, images_page
+from api.datasets.manifests import difference, images_page, read_listing
 from api.datasets.schemas import ImagePage, ImageView, ProblemPage
 from api.domain.blobs import Blob, BlobStore
 from api.domain.datasets import Created, DatasetBook
 from api.domain.records import Dataset, DatasetStatus, Page, Principal
 from api.errors import ConflictError, NotFoundError
+from yolocore.spec.manifest_text import ManifestText
 
 # Manifests and zips of thumbnails are looked at many times in a row; few, for the memory they take.
 _MANIFESTS_KEPT, _ZIPS_KEPT = 2, 4
@@ -149,19 +150,29 @@ class DatasetService:
     def export(self, caller: Principal, dataset_id: str, form: exports.Format) -> tuple[str, Iterator[bytes]]:
         """Return a file name without suffix and the pieces of a zip; raises NotFound, ConflictError."""
         dataset = self.get(caller, dataset_id)
-        return _file_name(dataset), exports.export(self._manifest(dataset), self._blobs, form)
+        manifest, path = self._manifest(dataset), self._manifest_path(dataset)
+        return _file_name(dataset), exports.export(manifest, lambda: _read_images(path), self._blobs, form)
 
-    def _manifest(self, dataset: Dataset) -> Mapping[str, Any]:
+    def _manifest_path(self, dataset: Dataset) -> Path:
         if dataset.manifest_hash is None:
             raise ConflictError("DATASET_NOT_READY", f"the dataset is {dataset.status.value}")
-        return _read_manifest(self._blobs.path(dataset.manifest_hash))
+        return self._blobs.path(dataset.manifest_hash)
+
+    def _manifest(self, dataset: Dataset) -> Mapping[str, Any]:
+        return _read_manifest(self._manifest_path(dataset))
 
 
 @lru_cache(maxsize=_MANIFESTS_KEPT)
 def _read_manifest(path: Path) -> Mapping[str, Any]:
-    """Read a manifest; its path names its content, so it never changes."""
-    manifest: dict[str, Any] = json.loads(path.read_bytes())
-    return manifest
+    """Read a manifest without outlines; its path names its content, so it never changes."""
+    with path.open("rb") as file:
+        return read_listing(file)
+
+
+def _read_images(path: Path) -> Iterator[dict[str, Any]]:
+    """Give a manifest's images one by one, with their outlines."""
+    with path.open("rb") as file:
+        yield from ManifestText(file).images()
 
 
 @lru_cache(maxsize=_ZIPS_KEPT)

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from api.datasets.export import data_yaml, flat_names, yolo_rows
-from api.datasets.manifests import difference, images_page
+from api.datasets.export import data_yaml, export, flat_names, yolo_rows
+from api.datasets.manifests import difference, images_page, read_listing
 from api.domain.blobs import BlobStore
 from api.domain.records import DatasetStatus, IngestResult
 from api.domain.tasks import TaskBook
@@ -229,6 +229,25 @@ def test_export_as_coco(client: httpx.Client, dataset: str) -> None:
     assert archive.read(f"images/val/{told['images'][0]['file_name']}") == b"three"
 
 
+def test_outlines_are_not_kept_and_each_split_has_its_own(world: World) -> None:
+    blobs = BlobStore(world.settings.blobs_dir)
+    manifest = Manifest.build(NAMES, images_of(blobs))
+    listing = read_listing(io.BytesIO(manifest.canonical_json()))
+    assert listing["names"] == NAMES
+    assert not any("polygons" in image for image in listing["images"])
+    zipped = io.BytesIO(
+        b"".join(export(listing, lambda: (one.as_json() for one in manifest.images), blobs, "coco"))
+    )
+    with zipfile.ZipFile(zipped) as archive:
+        told = [json.loads(archive.read(f"annotations/instances_{split}.json")) for split in ("train", "val")]
+    assert [[one["file_name"] for one in split["images"]] for split in told] == [
+        ["a.jpg", f"a-{manifest.images[1].sha256[:12]}.jpg"],
+        ["b.png", "c.png"],
+    ]
+    assert [[one["image_id"] for one in split["annotations"]] for split in told] == [[1, 2, 2], [1]]
+    assert [[one["id"] for one in split["annotations"]] for split in told] == [[1, 2, 3], [1]]
+
+
 def test_names_are_unique_without_suffix_and_case() -> None:
     image = {"split": "train", "sha256": "a" * 64}
     names = ["x/a.jpg", "y/A.png", "z/a.jpg", "b"]
@@ -236,5 +255,16 @@ def test_names_are_unique_without_suffix_and_case() -> None:
     assert len({name.partition(".")[0].lower() for name in found}) == 4
     assert data_yaml(["a"], ["train"]).startswith("path: .\ntrain: images/train\n")
     rows = [(0, 0.5, 0.5, 1.0, 1.0)] * 2
-    mixed = {"rows": rows, "polygons": [[(0, 0), (1, 0), (1, 1)], None]}
-    assert yolo_rows(mixed) == "0 0.5 0.5 1.0 1.0\n" * 2
+    assert yolo_rows({"rows": rows}) == "0 0.5 0.5 1.0 1.0\n" * 2
+
+
+def test_boxes_beside_outlines_are_written_as_corners() -> None:
+    """In one file readers take all rows for outlines; the extent of the corners is the box."""
+    boxes = [(1, 0.7, 0.5, THIRD, 0.25), (0, 0.05, 0.95, 0.1, 0.1)]
+    triangle = [[0, 0], [1, 0], [1, THIRD]]
+    mixed = {"rows": [(0, 0.5, THIRD / 2, 1, THIRD), *boxes], "polygons": [triangle, None, None]}
+    rows, problems = parse_label_text(yolo_rows(mixed).encode(), num_classes=2)
+    assert problems == []
+    assert [list(map(list, row.polygon or ())) for row in rows][0] == triangle
+    assert [len(row.polygon or ()) for row in rows] == [3, 4, 4]
+    assert [pytest.approx(row.numbers, abs=1e-15) for row in rows[1:]] == boxes
