@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from api.domain.blobs import BlobStore
 from api.domain.records import Claim, Pointer
 from api.domain.settings import Settings
 from worker.cache import DatasetFiles
@@ -69,7 +70,7 @@ def child_config(
         "config": dict(claim.job.config),
         "architecture": {"name": claim.architecture.name, "text": claim.architecture.text},
         "dataset": {"manifest": str(files.manifest), "images_root": str(files.images_root)},
-        "weights": None,
+        "weights": _weights(claim, settings),
         "resume": resume,
         "settings": {
             "device": device,
@@ -80,6 +81,12 @@ def child_config(
             "checkpoint_every_s": settings.checkpoint_every_s,
         },
     }
+
+
+def _weights(claim: Claim, settings: Settings) -> str | None:
+    """Return where the weights lie that a run starts from, by their content."""
+    sha256 = claim.job.weights_sha256
+    return None if sha256 is None else str(BlobStore(settings.blobs_dir).path(sha256))
 
 
 def write_config(folder: AttemptFolder, config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a message makes a slot do: claim the next job or ingest from the book, and see it through.
+"""What a message makes a slot do: claim the next job or task from the book, and see it through.
 
 A message carries nothing. One that finds nothing to claim is not an error: somebody else was quicker, or the
 dispatcher asked twice. It must not know Celery.
@@ -23,15 +23,19 @@ from api.domain.runs import RunBook
 from api.domain.settings import Settings
 from api.domain.store import Store, open_store
 from api.domain.tasks import TaskBook
+from api.domain.weights import KIND_WEIGHTS
 from worker.cache import DatasetCache
 from worker.child import Spawner, child_command, module_command
+from worker.errand import Errand, ErrandTools
 from worker.fleet import Presence, SlotSpec
-from worker.intake import Intake, IntakeTools
+from worker.intake import Intake
 from worker.memory import GpuMemory, LeftoverCheck, NvidiaSmi, oom_counter
 from worker.supervisor import Supervisor, Tools
+from worker.weighing import Weighing
 
 _LOG = structlog.get_logger(__name__)
 INGEST_COMMAND = module_command("worker.ingest")
+WEIGHTS_COMMAND = (*module_command("worker.tools"), "import-weights")
 EX_UNAVAILABLE = 69
 
 
@@ -55,6 +59,7 @@ class WorkerSlot:
     drain: threading.Event
     trainer_command: tuple[str, ...]
     ingest_command: tuple[str, ...] = INGEST_COMMAND
+    weights_command: tuple[str, ...] = WEIGHTS_COMMAND
     spawner: Spawner = field(default_factory=Spawner)
     gpu_memory: GpuMemory = field(default_factory=NvidiaSmi)
     # A driver takes memory back some time after its process is gone.
@@ -162,7 +167,7 @@ def train_next(slot: WorkerSlot) -> bool:
 
 
 def ingest_next(slot: WorkerSlot) -> bool:
-    """Claim the next ingest and run it; tell whether there was one."""
+    """Claim the next ingest or import of weights and run it; tell whether there was one."""
     if not slot.is_open() or _unhealthy(slot) is not None:
         return False
     try:
@@ -172,20 +177,21 @@ def ingest_next(slot: WorkerSlot) -> bool:
         return False
     if task is None:
         return False
-    tools = IntakeTools(
+    is_weights = task.kind == KIND_WEIGHTS
+    tools = ErrandTools(
         slot.settings,
         slot.tasks,
         slot.blobs,
         slot.spawner,
         slot.drain,
-        slot.ingest_command,
+        slot.weights_command if is_weights else slot.ingest_command,
         oom_counter=slot.oom_counter,
     )
-    _busy(slot, task.subject_id, Intake(task, tools))
+    _busy(slot, task.subject_id, Weighing(task, tools) if is_weights else Intake(task, tools))
     return True
 
 
-def _busy(slot: WorkerSlot, what: str, work: Supervisor | Intake) -> None:
+def _busy(slot: WorkerSlot, what: str, work: Supervisor | Errand) -> None:
     slot.presence.show("busy", what)
     devices = LeftoverCheck(slot.gpu_memory, slot.spec.gpus, patience_s=slot.gpu_patience_s)
     try:

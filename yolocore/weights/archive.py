@@ -1,6 +1,7 @@
 """The zip around a checkpoint: what kind of file it is, whether its sizes are honest, its numbers as tensors.
 
-Must not know what the tensors mean.
+Must not know what the tensors mean. PyTorch is only loaded for the first tensor: most files that are refused
+are refused before.
 """
 
 from __future__ import annotations
@@ -8,18 +9,22 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yolocore.errors import CheckpointError
-from yolocore.weights.pickled import Storage, TensorRecord
+from yolocore.spec.start import HEAD_BYTES, head_problem
+from yolocore.weights.pickled import STORAGES, Storage, TensorRecord
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_PICKLE_BYTES = 8 * 1024**2
 MAX_MEMBERS = 20_000
 MAX_INFLATION = 4  # trained weights hardly shrink
-OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+ITEM_BYTES |= dict.fromkeys(set(STORAGES.values()) - set(ITEM_BYTES), 2)
 
 
 class Archive:
@@ -55,18 +60,20 @@ class Archive:
         name = f"{self._root}/data/{storage.key}"
         if name not in self._members:
             raise self._refused("STORAGE_MISSING", "numbers are missing from the checkpoint", name)
-        if self._members[name].file_size != storage.size * _dtype(storage).itemsize:
+        if self._members[name].file_size != storage.size * ITEM_BYTES[storage.dtype]:
             raise self._refused("DAMAGED", "numbers in the checkpoint have another size than it says", name)
 
     def tensor(self, record: TensorRecord) -> Tensor:
         """Return a tensor of its own memory; raises CheckpointError where it reaches beyond its storage."""
+        import torch
+
         storage = record.storage
         name = f"{self._root}/data/{storage.key}"
         if 0 in record.shape:
             return torch.empty(record.shape, dtype=_dtype(storage))
         pairs = zip(record.shape, record.stride, strict=True)
         reach = record.offset + sum((length - 1) * stride for length, stride in pairs) + 1
-        self._left_bytes -= storage.size * _dtype(storage).itemsize
+        self._left_bytes -= storage.size * ITEM_BYTES[storage.dtype]
         if self._left_bytes < 0:
             raise self._refused("TOO_LARGE", "the checkpoint's tensors are far larger than the file")
         # A stride of 0 would make a small storage as large as it likes.
@@ -139,27 +146,20 @@ def _looked_at(path: Path) -> int:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise _refused(path, "MISSING", "there is no such checkpoint, or it cannot be opened") from error
-    if not head:
-        raise _refused(path, "EMPTY", "the file is empty")
+    problem = head_problem(head)
+    if problem is not None:
+        raise CheckpointError(problem[1], code=problem[0], place=path.name)
     if size > MAX_FILE_BYTES:
         raise _refused(path, "TOO_LARGE", "the checkpoint is too large", value=f"{size} bytes")
-    if head.startswith(b"version https://git-lfs"):
-        raise _refused(path, "LFS_POINTER", "the file is a Git LFS pointer, not the weights: git lfs pull")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise _refused(path, "HTML", "the file is a web page, not weights; the download went wrong")
-    if head.startswith(OLD_TORCH):
-        raise _refused(
-            path, "OLD_FORMAT", "the file is of a PyTorch before 1.6; save it anew with a later one"
-        )
-    if not head.startswith(b"PK\x03\x04"):
-        raise _refused(path, "FOREIGN", "the file is not a PyTorch checkpoint")
     return size
 
 
 def _dtype(storage: Storage) -> torch.dtype:
+    import torch
+
     dtype = getattr(torch, storage.dtype)
     assert isinstance(dtype, torch.dtype)
     return dtype
