@@ -19,6 +19,7 @@ import typer
 from api.cli.config import read_config
 from api.cli.datasets import JsonFlag
 from api.cli.gates import GateError, parse_no_worse, parse_requirement
+from api.cli.jobs import Settings
 from api.cli.pipeline import Run, Wishes
 from api.cli.recipe import Recipe, RecipeError, read_recipe
 from api.cli.reports import REPORT, Outcome, clear_reports, write_reports
@@ -27,45 +28,48 @@ from api.cli.sources import SourceError
 from api.client import ApiError, ClientError
 from api.client.patience import GIVE_UP_S, deadline_in
 
+RecipeFile = Annotated[Path, typer.Argument(help="The job.yaml.", dir_okay=False)]
+Require = Annotated[
+    list[str] | None, typer.Option(help="A figure to reach, such as map50>=0.70; may be repeated.")
+]
+NoWorseThan = Annotated[
+    list[str] | None,
+    typer.Option("--no-worse-than", metavar="JOB-or-label[:metric][-tolerance]", help="A job to match."),
+]
+Optional = Annotated[
+    bool, typer.Option("--allow-missing-baseline", help="A label that no job has yet is no error.")
+]
+Commit = Annotated[str | None, typer.Option(help="Commit; that of the pipeline or of git if absent.")]
+Force = Annotated[bool, typer.Option("--force", help="Train although an identical run exists.")]
+Timeout = Annotated[float | None, typer.Option(help="Longest time in seconds, until the end.", min=0)]
+GiveUp = Annotated[float, typer.Option(help="Longest time without the service in seconds.", min=0)]
+Target = Annotated[Path, typer.Option("--out", "-o", help="Folder of reports and artifacts.")]
+Cancel = Annotated[
+    bool, typer.Option("--cancel-on-interrupt", help="Cancel the job if this command is interrupted.")
+]
+
 
 def run_command(  # one parameter an option
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(help="The job.yaml.", dir_okay=False)],
-    require: Annotated[
-        list[str] | None, typer.Option(help="A figure to reach, such as map50>=0.70; may be repeated.")
-    ] = None,
-    no_worse: Annotated[
-        list[str] | None,
-        typer.Option("--no-worse-than", metavar="JOB-or-label[:metric][-tolerance]", help="A job to match."),
-    ] = None,
-    optional: Annotated[
-        bool, typer.Option("--allow-missing-baseline", help="A label that no job has yet is no error.")
-    ] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One value of config, e.g. epochs=50.")
-    ] = None,
+    recipe: RecipeFile,
+    require: Require = None,
+    no_worse: NoWorseThan = None,
+    optional: Optional = False,
+    settings: Settings = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag more; may be repeated.")] = None,
-    commit: Annotated[
-        str | None, typer.Option(help="Commit; that of the pipeline or of git if absent.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Train although an identical run exists.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Longest time in seconds, until the end.")] = None,
-    give_up: Annotated[
-        float, typer.Option(help="Longest time without the service in seconds.", min=0)
-    ] = GIVE_UP_S,
-    target: Annotated[Path, typer.Option("--out", "-o", help="Folder of reports and artifacts.")] = Path(
-        "trainshed-out"
-    ),
-    cancel: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Cancel the job if this command is interrupted.")
-    ] = False,
+    commit: Commit = None,
+    force: Force = False,
+    timeout: Timeout = None,
+    give_up: GiveUp = GIVE_UP_S,
+    target: Target = Path("trainshed-out"),
+    cancel: Cancel = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train by a job.yaml and judge the result.
 
-    Exits 0 passed, 1 job failed, 2 usage, 3 requirement missed, 4 cancelled, 5 timeout, 6 unreachable, 7 not
-    allowed.
+    Exits: 0 passed, 1 job failed, 2 usage, 3 requirement missed, 4 cancelled, 5 timeout, 6 unreachable,
+    7 not allowed, 130 interrupted.
     """
     began, outcome = time.monotonic(), Outcome(recipe=str(recipe))
     deadline = deadline_in(timeout)
