@@ -36,6 +36,7 @@ from api.services import Services, open_services
 from api.uploads import tus
 from api.uploads.parts import PartStore
 from api.uploads.service import UploadService
+from api.weights import routes as weights_routes
 
 log = logging.getLogger("trainshed.api")
 
@@ -45,13 +46,17 @@ ROUTERS = (
     dataset_routes.router,
     dataset_looking.router,
     architecture_routes.router,
+    weights_routes.router,
     job_routes.router,
     result_routes.router,
     event_routes.router,
     fleet_routes.router,
 )
 # Their routes bound what they read.
-UPLOADS = (("PUT", "/v1/datasets"), ("POST", "/v1/datasets"), ("POST", "/v1/uploads"))
+UPLOADS = (
+    *(("PUT", "/v1/datasets"), ("POST", "/v1/datasets"), ("POST", "/v1/uploads")),
+    *(("PUT", "/v1/weights"), ("POST", "/v1/weights")),
+)
 PIECES = ("PATCH", "/v1/uploads/")
 
 

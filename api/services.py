@@ -21,10 +21,12 @@ from api.domain.jobs import JobBook
 from api.domain.settings import Settings
 from api.domain.store import Store, open_store
 from api.domain.tokens import TokenBook
+from api.domain.weights import WeightsBook
 from api.events.history import LiveStreams
 from api.events.hub import Hub
 from api.jobs.service import JobService
 from api.loops.run import Loops
+from api.weights.service import WeightsService
 
 REDIS_TRIES_S = 0.5
 
@@ -40,6 +42,7 @@ class Services:
     workers: WorkerBook
     datasets: DatasetService
     architectures: ArchitectureService
+    weights: WeightsService
     jobs: JobService
     hub: Hub
     loops: Loops | None = field(default=None)
@@ -56,7 +59,8 @@ def open_services(settings: Settings) -> Services:
     blobs = BlobStore(settings.blobs_dir)
     datasets, architectures = DatasetBook(store), ArchitectureBook(store)
     workers = WorkerBook(store)
-    jobs = JobService(JobBook(store, settings), datasets, architectures, settings)
+    weights = WeightsService(WeightsBook(store), blobs)
+    jobs = JobService(JobBook(store, settings), datasets, architectures, weights, settings)
     return Services(
         settings=settings,
         store=store,
@@ -65,6 +69,7 @@ def open_services(settings: Settings) -> Services:
         workers=workers,
         datasets=DatasetService(datasets, blobs),
         architectures=ArchitectureService(architectures, max_bytes=settings.max_architecture_bytes),
+        weights=weights,
         jobs=jobs,
         hub=Hub(
             LiveStreams(settings.redis_url, timeout_s=settings.redis_timeout_s),

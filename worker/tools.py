@@ -138,7 +138,7 @@ def write_safely(path: Path, given: ForeignWeights, provenance: dict[str, Any]) 
 
 
 def narrowed(tensor: Tensor) -> Tensor:
-    """Return numbers in half precision where that loses nothing, as of published weights; else as they are."""
+    """Return numbers in half precision where that loses nothing, as published ones are; else as they are."""
     import torch
 
     if not tensor.is_floating_point():

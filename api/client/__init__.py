@@ -5,7 +5,7 @@ It shares no code with the server: it knows addresses, JSON and event streams, a
 
 from api.client.errors import ApiError, ClientError, NotAllowedError, NotEndedError, UnreachableError
 from api.client.http import Client
-from api.client.models import Architecture, Artifact, Attempt, Dataset, Event, Job, Queue, Worker
+from api.client.models import Architecture, Artifact, Attempt, Dataset, Event, Job, Queue, Weights, Worker
 
 __all__ = [
     "ApiError",
@@ -21,5 +21,6 @@ __all__ = [
     "NotEndedError",
     "Queue",
     "UnreachableError",
+    "Weights",
     "Worker",
 ]

@@ -2,99 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-import httpx
-from pydantic import ValidationError
-
-from api.client import uploads
-from api.client.errors import ApiError, IntegrityError, NotEndedError, UnreachableError, error_of
-from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Worker, _Answer
+from api.client.base import Progress, answer_timeout, file_sha256, reaching
+from api.client.errors import ApiError, IntegrityError, NotEndedError
+from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Worker
 from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
+from api.client.weights import WeightsClient
 
 _CHUNK_BYTES = 1 << 18
-_UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 _LONG_POLL_S = 20
-_ANSWER_S = 30.0
-_TIMEOUT = httpx.Timeout(_ANSWER_S, connect=5.0)
-
-Progress = Callable[[int, int], None]
-_A = TypeVar("_A", bound=_Answer)
 
 
-class Client:
+class Client(WeightsClient):
     """Talks to one service with one token; use it in a `with` block.
 
     Every method raises UnreachableError when no answer comes, NotAllowedError for 401 and 403, and ApiError
     for any other refusal.
     """
-
-    def __init__(self, url: str, token: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
-        headers = {"User-Agent": "trainshed-client"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        self.url = url.rstrip("/")
-        # Proxies of the environment must not see a service on this machine.
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=headers,
-            timeout=_TIMEOUT,
-            transport=transport,
-            trust_env=not _is_local(url),
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send one request and return its 2xx answer."""
-        with reaching(self.url):
-            response = self._http.request(method, path, **options)
-        if not response.is_success:
-            raise error_of(response.status_code, response.content)
-        return response
-
-    @contextmanager
-    def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
-        """Open a GET whose 2xx body is read piece by piece."""
-        with reaching(self.url), self._http.stream("GET", path, **options) as response:
-            if not response.is_success:
-                raise error_of(response.status_code, response.read())
-            yield response
-
-    def _one(self, kind: type[_A], response: httpx.Response) -> _A:
-        try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
-            raise UnreachableError(
-                f"{self.url} does not answer like this service: {error.errors()[0]['msg']}"
-            ) from error
-
-    def _many(self, kind: type[_A], path: str, params: Mapping[str, Any]) -> Iterator[_A]:
-        query = dict(params)
-        while True:
-            page = self.request("GET", path, params=query).json()
-            for item in page["items"]:
-                yield kind.model_validate(item)
-            if not page.get("next"):
-                return
-            query["cursor"] = page["next"]
 
     # Datasets
 
@@ -111,43 +40,15 @@ class Client:
 
         A large one goes in pieces, resumed where a line was cut; a small one without `options` as one body.
         """
-        sha256 = file_sha256(archive)
-        if options is None and archive.stat().st_size <= uploads.PIECE_BYTES:
-            return self._push_body(archive, name, sha256.digest(), progress)
         order: dict[str, Any] = {"name": name} | ({} if options is None else {"options": dict(options)})
-        try:
-            known = {"sha256": sha256.hexdigest()}
-            return self._one(Dataset, self.request("POST", "/v1/datasets", json=order | known))
-        except ApiError as error:
-            if error.code != "CONTENT_UNKNOWN":
-                raise
-        upload = uploads.send(self, archive, sha256.hexdigest(), progress, give_up_s=give_up_s)
-        last = order | {"upload": upload}
-        made = uploads.patiently(lambda: self.request("POST", "/v1/datasets", json=last), Patience(give_up_s))
-        uploads.give_up(self, upload)
-        return self._one(Dataset, made)
+        return self._send_file(
+            Dataset, "/v1/datasets", archive, order, progress, as_body=options is None, give_up_s=give_up_s
+        )
 
     def confirm_dataset(self, dataset_id: str, options: Mapping[str, Any] | None = None) -> Dataset:
         """Have an archive read that was only looked at, by these options or as it was looked at."""
         body = {} if options is None else {"options": dict(options)}
         return self._one(Dataset, self.request("POST", f"/v1/datasets/{dataset_id}/confirm", json=body))
-
-    def _push_body(self, archive: Path, name: str, digest: bytes, progress: Progress | None) -> Dataset:
-        size = archive.stat().st_size
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str(size),
-            "Repr-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
-        }
-        response = self.request(
-            "PUT",
-            "/v1/datasets",
-            params={"name": name},
-            headers=headers,
-            content=_chunks(archive, size, progress),
-            timeout=_UPLOAD_TIMEOUT,
-        )
-        return self._one(Dataset, response)
 
     def dataset(self, dataset_id: str) -> Dataset:
         """Return one dataset."""
@@ -172,7 +73,7 @@ class Client:
         patience = Patience(give_up_s)
         while True:
             with patience.with_failures():
-                timeout = _answer_timeout(deadline)
+                timeout = answer_timeout(deadline)
                 found = self._one(Dataset, self.request("GET", f"/v1/datasets/{dataset_id}", timeout=timeout))
                 if found.status != "ingesting":
                     return found
@@ -296,7 +197,7 @@ class Client:
         """Return the job when it has ended, or else somewhat before the deadline."""
         wait_s = int(min(_LONG_POLL_S, time_left(deadline)))
         headers = {"Prefer": f"wait={wait_s}"} if wait_s > 0 else {}
-        timeout = _answer_timeout(deadline)
+        timeout = answer_timeout(deadline)
         return self._one(Job, self.request("GET", f"/v1/jobs/{job_id}", headers=headers, timeout=timeout))
 
     def metrics(self, job_id: str) -> list[dict[str, Any]]:
@@ -354,41 +255,6 @@ class Client:
         finally:
             temporary.unlink(missing_ok=True)
         return target
-
-
-def _answer_timeout(deadline: float | None) -> httpx.Timeout:
-    """Bound the wait for an answer by the deadline, with a little room for one that is on its way."""
-    left = max(0.0, time_left(deadline)) + 0.5
-    return httpx.Timeout(min(_ANSWER_S, left), connect=min(5.0, left))
-
-
-def _is_local(url: str) -> bool:
-    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-
-
-@contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """Turn what a connection can suffer into UnreachableError."""
-    try:
-        yield
-    except (httpx.TransportError, httpx.InvalidURL, httpx.StreamError) as error:
-        raise UnreachableError(f"{url} does not answer: {str(error) or type(error).__name__}") from error
-
-
-def file_sha256(path: Path) -> hashlib._Hash:
-    """Hash a file piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")
-
-
-def _chunks(path: Path, size: int, progress: Progress | None) -> Iterator[bytes]:
-    sent = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
-            sent += len(chunk)
-            if progress is not None:
-                progress(sent, size)
 
 
 __all__ = ["ApiError", "Client", "Progress", "file_sha256", "reaching"]

@@ -34,6 +34,23 @@ class Dataset(_Answer):
     problems: dict[str, int] | None = None
 
 
+class Weights(_Answer):
+    """Weights that were sent, and what their import found; `report` where they were asked for by id."""
+
+    id: str
+    name: str
+    status: Literal["importing", "ready", "invalid", "failed"]
+    file_name: str | None = None
+    size_bytes: int | None = None
+    num_classes: int | None = None
+    num_tensors: int | None = None
+    num_parameters: int | None = None
+    problems: dict[str, int] | None = None
+    provenance: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
+
+
 class Architecture(_Answer):
     """A model YAML that the service accepted."""
 

@@ -32,6 +32,9 @@ class JobRequest(BaseModel):
     dataset: str = Field(max_length=80, description="Id of a dataset that is ready or still being ingested.")
     architecture: str = Field(max_length=80, description="Id of an architecture.")
     config: dict[str, Any] = Field(default_factory=dict, description="See /v1/config/schema.")
+    weights: str | None = Field(
+        None, max_length=120, description="Id or name of weights that are ready, to start from."
+    )
     name: Name | None = Field(None, description="Made up if absent.")
     tags: Tags = Field(default_factory=list)
     queue: Queue | None = None
@@ -46,6 +49,7 @@ class RerunRequest(BaseModel):
 
     dataset: str | None = Field(None, max_length=80, description="Id of another dataset.")
     architecture: str | None = Field(None, max_length=80, description="Id of another architecture.")
+    weights: str | None = Field(None, max_length=120, description="Id or name of other weights; empty: none.")
     config: dict[str, Any] = Field(
         default_factory=dict,
         description="Laid over the configuration of the job, section by section; a preset replaces its hyp.",
@@ -89,6 +93,8 @@ class JobView(BaseModel):
     architecture: str
     config: dict[str, Any]
     config_hash: str
+    weights: str | None = Field(None, description="Id of the weights it starts from.")
+    weights_sha256: str | None = Field(None, description="Digest of their stored file.")
     progress: dict[str, Any] | None
     best: dict[str, Any] | None
     metrics: dict[str, Any] | None = Field(description="The figures of the last epoch.")
@@ -129,6 +135,8 @@ class JobView(BaseModel):
             architecture=job.architecture_id,
             config=dict(job.config),
             config_hash=job.config_hash,
+            weights=job.weights_id,
+            weights_sha256=job.weights_sha256,
             progress=_dict(job.progress),
             best=_dict(job.best),
             metrics=_dict(job.metrics),

@@ -18,14 +18,17 @@ from api.domain.errors import NotFound
 from api.domain.jobs import JobBook, Submitted
 from api.domain.records import Architecture, Dataset, DatasetStatus, Job, JobStatus, NewJob, Page, Principal
 from api.domain.settings import Settings
+from api.domain.weights_records import Weights
 from api.errors import ConflictError, UnprocessableError, from_core
 from api.jobs.schemas import JobRequest, JobView, RerunRequest
+from api.weights.service import WeightsService, check_start
 from yolocore.errors import ArchitectureError, ConfigError
 from yolocore.spec.config import TrainConfig, parse_config
 from yolocore.spec.fit import check_fit
+from yolocore.spec.plan import Plan
 
 # Added when keys may already have been used: absent from a fingerprint unless they say something.
-_LATER_FIELDS = ("priority", "max_runtime_s")
+_LATER_FIELDS = ("priority", "max_runtime_s", "weights")
 
 
 class JobService:
@@ -36,11 +39,13 @@ class JobService:
         book: JobBook,
         datasets: DatasetBook,
         architectures: ArchitectureBook,
+        weights: WeightsService,
         settings: Settings,
     ) -> None:
         self.book = book
         self._datasets = datasets
         self._architectures = architectures
+        self._weights = weights
         self._settings = settings
         self._shown: dict[str, tuple[Job, dict[str, Any]]] = {}
 
@@ -76,7 +81,8 @@ class JobService:
         config = _config(request.config)
         dataset = self._dataset(owner, request.dataset)
         architecture = self._architecture(owner, request.architecture)
-        _check_fit(architecture, dataset, config)
+        plan = _check_fit(architecture, dataset, config)
+        weights = self._start(owner, request.weights, plan) if request.weights else None
         new = NewJob(
             owner=owner,
             dataset_id=dataset.id,
@@ -89,6 +95,7 @@ class JobService:
             priority=request.priority,
             parent_id=parent_id,
             max_runtime_s=request.max_runtime_s,
+            weights_id=weights.id if weights is not None else None,
         )
         return self.book.submit(new, key=key, fingerprint=fingerprint)
 
@@ -116,6 +123,15 @@ class JobService:
             return self._architectures.get(architecture_id, owner)
         except NotFound as error:
             raise _unknown("/architecture", architecture_id, error) from error
+
+    def _start(self, owner: str, wanted: str, plan: Plan) -> Weights:
+        """Return the weights a job starts from, if its network takes anything from them."""
+        try:
+            weights = self._weights.find(owner, wanted)
+        except NotFound as error:
+            raise _unknown("/weights", wanted, error) from error
+        check_start(self._weights.matched(weights, plan), weights)
+        return weights
 
     def get(self, caller: Principal, job_id: str) -> JobView:
         """Return one; raises NotFound."""
@@ -182,6 +198,7 @@ def _edited(job: Job, edits: RerunRequest) -> JobRequest:
     like = {
         "dataset": job.dataset_id,
         "architecture": job.architecture_id,
+        "weights": job.weights_id,
         "name": job.name,
         "tags": list(job.tags),
         "queue": job.queue,
@@ -219,7 +236,7 @@ def _unknown(pointer: str, value: str, error: NotFound) -> UnprocessableError:
     return UnprocessableError(error.code, error.message, errors=[place])
 
 
-def _check_fit(architecture: Architecture, dataset: Dataset, config: TrainConfig) -> None:
+def _check_fit(architecture: Architecture, dataset: Dataset, config: TrainConfig) -> Plan:
     """Plan the network as it will be trained; while the dataset is ingested its class count is not known."""
     num_classes: int | None = None
     if dataset.status is DatasetStatus.READY:
@@ -242,3 +259,4 @@ def _check_fit(architecture: Architecture, dataset: Dataset, config: TrainConfig
         check_fit(config, plan)
     except ConfigError as error:
         raise from_core(error, pointer="/config") from error
+    return plan

@@ -19,6 +19,7 @@ import httpx
 from sqlalchemy import event
 
 from api.domain.architectures import ArchitectureBook
+from api.domain.blobs import BlobStore
 from api.domain.datasets import DatasetBook
 from api.domain.jobs import JobBook
 from api.domain.records import Claim, DatasetStatus, IngestResult
@@ -26,8 +27,10 @@ from api.domain.settings import Settings
 from api.domain.store import Store, migrate, open_store
 from api.domain.tasks import TaskBook
 from api.domain.tokens import TokenBook
+from api.domain.weights import WeightsBook
 from api.jobs.service import JobService
 from api.server import make_server
+from api.weights.service import WeightsService
 from tests.support.books import short_settings
 from yolocore.spec.zoo import zoo_text
 
@@ -93,7 +96,8 @@ class World:
     def job_service(self) -> JobService:
         """Return what the API has, over this world's own connection to the book."""
         datasets, architectures = DatasetBook(self.store), ArchitectureBook(self.store)
-        return JobService(self.jobs, datasets, architectures, self.settings)
+        weights = WeightsService(WeightsBook(self.store), BlobStore(self.settings.blobs_dir))
+        return JobService(self.jobs, datasets, architectures, weights, self.settings)
 
     def num_queries(self, call: Callable[[], object]) -> int:
         """Count the questions that a call asks this world's own connection to the book."""

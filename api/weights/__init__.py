@@ -1,0 +1,1 @@
+"""Weights over HTTP: received, listed, explained, held against a network."""
