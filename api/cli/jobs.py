@@ -38,6 +38,7 @@ MaxRuntime = Annotated[int | None, typer.Option(help="Seconds of running, over a
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="One value, e.g. epochs=50 or hyp.lr0=0.005.")
 ]
+Weights = Annotated[str | None, typer.Option("--weights", "-w", help="Id or name of weights to start from.")]
 Key = Annotated[str | None, typer.Option("--idempotency-key", help="Same key, same job.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and exit with its result.")]
 Timeout = Annotated[float | None, typer.Option(help="Longest wait in seconds.")]
@@ -51,6 +52,7 @@ def submit_command(  # one parameter an option
     context: typer.Context,
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="Id, name, archive or folder.")],
     model: Annotated[str, typer.Option("--model", "-m", help="YAML file, public name (yolov5n), or id.")],
+    weights: Weights = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the configuration.")] = None,
     settings: Settings = None,
@@ -71,7 +73,7 @@ def submit_command(  # one parameter an option
             "architecture": _architecture_id(client, model),
             "config": values,
         }
-        request |= _given(name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
+        request |= _given(weights=weights, name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
         job = client.submit(request, idempotency_key=key)
         job = _submitted(client, job, deadline, wait=wait, quiet=as_json)
     _tell_submitted(job, wait=wait, as_json=as_json)
@@ -274,6 +276,7 @@ def rerun_command(  # one parameter an option
     job: JobId,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Another one; as in submit.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Another one; as in submit.")] = None,
+    weights: Weights = None,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="JSON or YAML file with what is to be different.")
@@ -291,7 +294,7 @@ def rerun_command(  # one parameter an option
     values = read_config(config, settings or [])
     deadline = deadline_in(timeout)
     with connected(context) as client:
-        edits = _given(name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
+        edits = _given(weights=weights, name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
         edits |= {"config": values} if values else {}
         edits |= {"dataset": _dataset_id(client, dataset, deadline, quiet=as_json)} if dataset else {}
         edits |= {"architecture": _architecture_id(client, model)} if model else {}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import artifacts, datasets, fleet, gc, jobs, models, run
+from api.cli import artifacts, datasets, fleet, gc, jobs, models, run, weights
 from api.cli.session import EXIT_INTERRUPTED, Options, err
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
+app.add_typer(weights.app, name="weights")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(artifacts.app, name="artifacts")
 app.command("fleet")(fleet.fleet_command)
