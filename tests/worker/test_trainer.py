@@ -18,6 +18,8 @@ import pytest
 
 from tests.support.runs import SETTINGS, weights_hash
 from tests.support.shapes import NAMES, TINY_MODEL, write_shapes
+from tests.support.shared import weights_dir
+from worker.tools import import_weights
 from worker.trainer import Attempt, SignalControl
 from yolocore.data.files import scan_yolo_folder
 from yolocore.errors import (
@@ -31,6 +33,7 @@ from yolocore.errors import (
 )
 from yolocore.spec.dataset import Manifest, ManifestImage
 from yolocore.spec.events import decode_line
+from yolocore.spec.zoo import zoo_text
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -290,3 +293,22 @@ def test_the_program_is_light_until_its_first_event() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+def test_a_run_starts_from_weights_that_were_imported(tmp_path: Path, dataset: dict[str, str]) -> None:
+    imported = tmp_path / "imported"
+    imported.mkdir()
+    assert import_weights(imported, weights_dir() / "yolov5n.pt", "yolov5n.pt", "0" * 64) == 0
+    folder = write_order(
+        tmp_path / "run",
+        dataset,
+        config={**SETTINGS, "epochs": 1, "batch": 8},
+        architecture={"name": "yolov5n", "text": zoo_text("yolov5n").replace("nc: 80", "nc: 2")},
+        weights=str(imported / "weights.pt"),
+    )
+    code, result = finished(folder)
+    assert (code, result["outcome"]) == (0, "succeeded")
+    said = [line.event.message for line in told(folder) if line.event.type == "log"]
+    (start,) = [message for message in said if "start from" in message]
+    assert start.startswith("342 of 349 tensors start from the given weights; left out: ")
+    assert "model.24.m.0.weight (shape [255, 64, 1, 1] for [21, 64, 1, 1])" in start
