@@ -28,6 +28,9 @@ from worker.ingest.report import RefusedError, Report
 _ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _FLAG_ENCRYPTED = 0x1
 _FLAG_UTF8 = 0x800
+# Where the end record of a zip may begin: before a comment of at most 64 KiB, after those of the 64-bit form.
+_LOCATOR64_BYTES, _END64_BYTES = 20, 56
+_END_BYTES = 22 + 0xFFFF + _LOCATOR64_BYTES + _END64_BYTES
 _ZSTD_WINDOW_BYTES = 1 << 27
 _SIGNATURES = (
     (b"PK\x03\x04", "zip"),
@@ -137,9 +140,7 @@ class _Names:
     def accept(self, raw: str, *, is_folder: bool) -> str:
         self._entries += 1
         if self._entries > self._limits.max_entries:
-            raise self._report.refuse(
-                "ARCHIVE_TOO_MANY_ENTRIES", f"the archive holds more than {self._limits.max_entries} entries"
-            )
+            raise self.too_many()
         reason = unsafe_reason(raw, self._limits)
         if reason is not None:
             raise self._report.refuse(
@@ -156,6 +157,10 @@ class _Names:
         self._folders.update(folders)
         return name
 
+    def too_many(self) -> RefusedError:
+        text = f"the archive holds more than {self._limits.max_entries} entries"
+        return self._report.refuse("ARCHIVE_TOO_MANY_ENTRIES", text, fix="divide the dataset")
+
     def check_clashes(self) -> None:
         for name in sorted(self._files & self._folders):
             raise self._report.refuse(
@@ -169,6 +174,9 @@ def _parents(name: str) -> list[str]:
 
 
 def _zip_items(path: Path, limits: Limits, report: Report, names: _Names) -> Iterator[Item]:
+    # A listing is read as a whole, at half a kilobyte an entry: an honest giant is refused before.
+    if _declared_entries(path) > limits.max_entries:
+        raise names.too_many()
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         accepted = [(names.accept(_zip_name(info), is_folder=info.is_dir()), info) for info in infos]
@@ -179,6 +187,22 @@ def _zip_items(path: Path, limits: Limits, report: Report, names: _Names) -> Ite
         for name, info in accepted:
             if not info.is_dir():
                 yield Item(name, info.file_size, partial(archive.open, info))
+
+
+def _declared_entries(path: Path) -> int:
+    """Return how many entries a zip says it has, which may be a lie; 0 where it says nothing."""
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - _END_BYTES)
+        file.seek(start)
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + 12 > len(tail):
+        return 0
+    count = int.from_bytes(tail[at + 10 : at + 12], "little")
+    far = at - _LOCATOR64_BYTES - _END64_BYTES
+    if count == 0xFFFF and far >= 0 and tail[far : far + 4] == b"PK\x06\x06":
+        count = int.from_bytes(tail[far + 32 : far + 40], "little")
+    return count
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +156,42 @@ def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
 def test_limits_refuse(limits: dict[str, int], code: str, tmp_path: Path) -> None:
     result, problems = judged(make_zip(good_files()), tmp_path, **limits)
     assert result["status"] == "invalid" and problems[0]["code"] == code
+
+
+def listing_of(count: int, declared: int) -> bytes:
+    """Return a zip of one empty file and a listing of `count` entries that says it has `declared`."""
+    local = struct.pack("<4s5HIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"a"
+    fixed = struct.pack("<4sBB5HIIIHHHHHII", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 33, 0, 0, 0, 8, *[0] * 6)
+    listing = b"".join(fixed + b"%08d" % number for number in range(count))
+    end64 = struct.pack(
+        "<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, declared, declared, len(listing), len(local)
+    )
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(local) + len(listing), 1)
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2, 3) + b"bye"
+    return local + listing + end64 + locator + end
+
+
+def test_a_listing_of_a_million_entries_is_refused_unread(tmp_path: Path) -> None:
+    content = listing_of(1_000_000, 1_000_000)
+    tracemalloc.start()
+    try:
+        result, problems = judged(content, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert (result["status"], [p["code"] for p in problems]) == ("invalid", ["ARCHIVE_TOO_MANY_ENTRIES"])
+
+
+@pytest.mark.parametrize("declared", [0, 3, 501])
+def test_a_listing_may_lie_about_its_length(declared: int, tmp_path: Path) -> None:
+    result, problems = judged(listing_of(501, declared), tmp_path, max_entries=500)
+    assert (result["status"], [p["code"] for p in problems]) == ("invalid", ["ARCHIVE_TOO_MANY_ENTRIES"])
+
+
+def test_a_tar_is_read_no_further_than_the_last_entry_allowed(tmp_path: Path) -> None:
+    tar = make_tar({f"{number}.txt": b"" for number in range(501)})[:-1500]
+    result, problems = judged(tar, tmp_path, max_entries=499)
+    assert (result["status"], [p["code"] for p in problems]) == ("invalid", ["ARCHIVE_TOO_MANY_ENTRIES"])
 
 
 def test_a_picture_over_the_pixel_limit_is_left_out_undecoded(tmp_path: Path) -> None:
