@@ -22,9 +22,8 @@ SEVERITIES = ("error", "warning", "info")
 # Where entries of a dataset's report come from; not from `yamlsafe`, by which only model YAMLs are read.
 INGEST = sorted((ROOT / "worker" / "ingest").glob("*.py"))
 SPEC = [ROOT / "yolocore" / "spec" / f"{name}.py" for name in ("labels", "data_yaml", "dataset")]
-# Boxes without area are always tidied away here; wildcards end the reading of a data.yaml before folders are
-# looked for; what a manifest refuses is told under the code of the error's class.
-NEVER_REPORTED = {"LABEL_NO_AREA", "SPLIT_WILDCARD", "MANIFEST_INVALID"}
+# Boxes without area are always tidied away here; what a manifest refuses has the code of the error's class.
+NEVER_REPORTED = {"LABEL_NO_AREA", "MANIFEST_INVALID"}
 OF_THE_CLASS = {"DATASET_INVALID"}
 
 DOMAIN = [ROOT / "api" / "domain" / f"{name}.py" for name in ("datasets", "uploads")]

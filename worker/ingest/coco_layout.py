@@ -39,11 +39,26 @@ def coco_layout(
     everything = sorted(objects)
     root = common_root(everything)
     if set(found) == {None}:
+        _note_lone_split(chosen, report)
         splits = divide(everything, root, options.splits, report, place=chosen[0].name)
     else:
         splits = {split: tuple(sorted(set(found[split]))) for split in SPLITS if split in found}
     missing_splits(splits, report, None)
     return Layout(tuple(names), root, splits, objects)
+
+
+def _note_lone_split(files: Sequence[CocoFile], report: Report) -> None:
+    """Say that the split a lone file is called by does not count: a training needs train and val."""
+    split = split_of_path(files[0].name) if len(files) == 1 else None
+    if split is not None:
+        report.add(
+            "info",
+            "SPLIT_NAME_IGNORED",
+            f"the only annotation file is called {split}; its pictures were divided all the same",
+            file=files[0].name,
+            value=split,
+            fix="add a file of another split to keep both as they are",
+        )
 
 
 def _chosen(files: Sequence[CocoFile], report: Report) -> list[CocoFile]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from worker.ingest.classes import map_classes
-from worker.ingest.coco import looks_like_coco, parse_coco
+from worker.ingest.coco import MAX_NAME_CHARS, looks_like_coco, parse_coco
 from worker.ingest.coco_layout import coco_layout, preferred
 from worker.ingest.collect import Contents
 from worker.ingest.layout import Layout, SplitResolver, Tree, guess_splits, missing_splits
@@ -244,7 +244,9 @@ def _from_class_file(contents: Contents, tree: Tree, report: Report, options: Im
     text = _decode(contents.texts[found[0]], found[0], report)
     if text is None:
         return None
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = _listed_names(text, found[0], report)
+    if names is None:
+        return None
     if not names:
         report.add("error", "NAMES_EMPTY", "the file names no class", file=found[0])
         return None
@@ -260,6 +262,18 @@ def _from_class_file(contents: Contents, tree: Tree, report: Report, options: Im
         splits = guess_splits(tree, root)
     missing_splits(splits, report, None)
     return Layout(names, root, splits)
+
+
+def _listed_names(text: str, file: str, report: Report) -> tuple[str, ...] | None:
+    """Return the names of a list, one a line; None where one is too long (the report says where)."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    before = report.count("error")
+    for number, name in lines:
+        if len(name) > MAX_NAME_CHARS:
+            told = f"a class name is a text of 1 to {MAX_NAME_CHARS} characters"
+            fix = "write one class a line, with a shorter name"
+            report.add("error", "DATA_NAMES", told, file=file, line=number, value=name, fix=fix)
+    return None if report.count("error") > before else tuple(name for _, name in lines if name)
 
 
 def _roots(name: str) -> list[str]:

@@ -111,15 +111,7 @@ class SplitResolver:
         target = self._find(entry, base)
         if target is not None:
             return self._pictures(target)
-        if any(mark in entry for mark in "*?["):
-            self._report.add(
-                "error",
-                "SPLIT_WILDCARD",
-                f"{split}: wildcards are not supported",
-                fix="name a folder",
-                **place,
-            )
-        elif self._escapes(entry, base):
+        if self._escapes(entry, base):
             self._report.add(
                 "error",
                 "SPLIT_ESCAPES",

@@ -168,8 +168,8 @@ def _listed(name: str, content: bytes, home: str, pictures: Pictures, report: Re
         if len(found) == 1:
             result.append(found[0])
             continue
-        text = (
-            f"the name fits {len(found)} pictures" if found else "the list names a picture that is not there"
-        )
-        report.add("warning", "LISTED_IMAGE_MISSING", text, file=name, line=number, value=entry)
+        code, text = "LISTED_IMAGE_MISSING", "the list names a picture that is not there"
+        if found:
+            code, text = "LISTED_IMAGE_AMBIGUOUS", f"the name fits {len(found)} pictures; none was taken"
+        report.add("warning", code, text, file=name, line=number, value=entry)
     return result

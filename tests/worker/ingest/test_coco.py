@@ -97,6 +97,28 @@ def test_splits_of_several_files(files: dict[str, bytes], tmp_path: Path) -> Non
         assert [number for number, _ in found.edges(name)] == [cls]
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("annotations/instances_val2017.json", "val"),
+        ("train/_annotations.coco.json", "train"),
+        ("annotations.json", None),
+    ],
+)
+def test_a_lone_file_is_divided_and_a_split_in_its_name_noted(
+    name: str, split: str | None, tmp_path: Path
+) -> None:
+    listed = [image(number, f"{number}.png") for number in range(4)]
+    files = {name: coco(listed, [annotation(number, number) for number in range(4)])}
+    found = judge(files | {f"pictures/{number}.png": picture(number) for number in range(4)}, tmp_path)
+    assert found.status == "ready", found.problems
+    assert min(found.result["splits"][one] for one in ("train", "val")) >= 1
+    assert ("SPLIT_NAME_IGNORED" in found.codes("info")) == (split is not None)
+    if split is not None:
+        entry = found.entry("SPLIT_NAME_IGNORED")
+        assert (entry["file"], entry["value"]) == (name, split)
+
+
 def test_files_beside_instances_and_of_no_split_are_ignored_with_a_word(tmp_path: Path) -> None:
     files = _files("annotations/instances_train.json", "annotations/instances_val.json", "train", "val")
     panoptic = coco([image(1, "0.png")], [{"image_id": 1, "segments_info": []}])

@@ -138,6 +138,27 @@ def test_what_cannot_be_a_dataset_is_refused_with_a_reason(
     assert not (tmp_path / "manifest.json").exists()
 
 
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("classes.txt", f"cat\n\n {LONG} \n", 3),
+        ("data.yaml", f"train: images/train\nval: images/val\nnames:\n- cat\n- {LONG}\n", 5),
+    ],
+)
+def test_a_class_name_too_long_is_named_with_its_place(
+    name: str, content: str, line: int, tmp_path: Path
+) -> None:
+    files = {name: content.encode(), "images/train/a.png": picture(1), "images/val/b.png": picture(2)}
+    result, problems = judged(files, tmp_path)
+    assert result["status"] == "invalid"
+    [entry] = [problem for problem in problems if problem["severity"] == "error"]
+    assert (entry["code"], entry["file"], entry["line"]) == ("DATA_NAMES", name, line)
+    assert entry["value"].startswith("xxx")
+
+
 def test_statistics_add_up(tmp_path: Path) -> None:
     result, _ = judged(LAYOUTS["images before split"], tmp_path)
     found = json.loads((tmp_path / "statistics.json").read_text(encoding="utf-8"))

@@ -190,6 +190,14 @@ def test_lists_may_have_a_second_column_and_name_what_is_missing(tmp_path: Path)
     assert (entry["file"], entry["line"], entry["value"]) == ("ImageSets/Main/val.txt", 2, "gone")
 
 
+def test_a_line_that_fits_several_pictures_takes_none(tmp_path: Path) -> None:
+    files = _listed({"train": b"0\n1\n", "val": b"2\n9\n"})
+    found = judge(files | {"x/p/9.png": picture(8), "y/p/9.png": picture(9)}, tmp_path)
+    assert found.result["splits"] == {"train": 2, "val": 1, "test": 0}
+    entry = found.entry("LISTED_IMAGE_AMBIGUOUS")
+    assert (entry["file"], entry["line"], entry["value"]) == ("ImageSets/Main/val.txt", 2, "9")
+
+
 WORDS = st.sampled_from(["cat", "", "1", "-3", "0", "19.5", "nan", "1e5", "&lt;", "x" * 9]) | st.text(
     max_size=5
 )
