@@ -218,8 +218,26 @@ def confirm_command(
     """Import a dataset that was only looked at, as it was looked at. Exits 1 if it cannot be used."""
     with connected(context) as client:
         confirmed = client.confirm_dataset(find(client, dataset).id)
-        found = client.wait_for_dataset(confirmed.id, timeout_s=timeout)
-        problems = client.dataset_problems(found.id)
+        _print_verdict(client, confirmed, timeout_s=timeout, as_json=as_json)
+
+
+@app.command("retry")
+def retry_command(
+    context: typer.Context,
+    dataset: DatasetId,
+    timeout: Annotated[float | None, typer.Option(help="Longest wait in seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look again into a dataset at which the service itself had failed. Exits 1 if it cannot be used."""
+    with connected(context) as client:
+        again = client.retry_dataset(find(client, dataset).id)
+        _print_verdict(client, again, timeout_s=timeout, as_json=as_json)
+
+
+def _print_verdict(client: Client, dataset: Dataset, *, timeout_s: float | None, as_json: bool) -> None:
+    """Wait until a dataset is decided and print its report; exits 1 for one that cannot be used."""
+    found = client.wait_for_dataset(dataset.id, timeout_s=timeout_s)
+    problems = client.dataset_problems(found.id)
     _print_report(found, problems, as_json=as_json, most=_WORST_SHOWN)
     if found.status == "invalid":
         raise typer.Exit(EXIT_FAILED)

@@ -50,6 +50,10 @@ class Client(WeightsClient):
         body = {} if options is None else {"options": dict(options)}
         return self._one(Dataset, self.request("POST", f"/v1/datasets/{dataset_id}/confirm", json=body))
 
+    def retry_dataset(self, dataset_id: str) -> Dataset:
+        """Have an archive looked into again at which the service, not the data, had failed."""
+        return self._one(Dataset, self.request("POST", f"/v1/datasets/{dataset_id}/retry"))
+
     def dataset(self, dataset_id: str) -> Dataset:
         """Return one dataset."""
         return self._one(Dataset, self.request("GET", f"/v1/datasets/{dataset_id}"))

@@ -204,6 +204,14 @@ def confirm(
     return DatasetView.of(dataset)
 
 
+@router.post("/{dataset_id}/retry", status_code=202, summary="Look again where the service failed")
+def retry(dataset_id: str, caller: Caller, service: Service) -> DatasetView:
+    """Look into an archive again; 409 unless the service itself failed at it (`error` SERVICE_ERROR)."""
+    dataset = service.datasets.retry(caller, dataset_id)
+    service.kick()
+    return DatasetView.of(dataset)
+
+
 @router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset")
 def delete(dataset_id: str, caller: Caller, service: Service) -> None:
     """Remove a dataset no unfinished job needs."""

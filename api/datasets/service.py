@@ -67,6 +67,10 @@ class DatasetService:
         """Read an archive that was only looked at, or invalid; raises NotFound, Conflict NOT_CONFIRMABLE."""
         return self._book.confirm(dataset_id, owner_filter(caller), options)
 
+    def retry(self, caller: Principal, dataset_id: str) -> Dataset:
+        """Look into an archive again after the service failed; raises NotFound, Conflict NOT_RETRYABLE."""
+        return self._book.retry_ingest(dataset_id, owner_filter(caller))
+
     def head(self, archive: Blob, size_bytes: int) -> bytes:
         """Return the first bytes of a stored archive."""
         with self._blobs.open(archive.sha256) as file:

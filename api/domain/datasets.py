@@ -134,10 +134,15 @@ class DatasetBook:
         self.store.write(write)
 
     def retry_ingest(self, dataset_id: str, owner: str | None = None) -> Dataset:
-        """Look into an archive again after the service failed; raises NotFound, Conflict NOT_RETRYABLE."""
+        """Look into an archive again after the service failed; raises NotFound, Conflict NOT_RETRYABLE.
+
+        Asked again while that goes on, it gives the dataset as it is.
+        """
 
         def write(conn: Connection) -> Dataset:
             row = _one(conn, dataset_id, owner, lock=True)
+            if row["status"] == DatasetStatus.INGESTING:
+                return rows.dataset(row)
             if not _service_failed(row):
                 raise Conflict("only an ingest the service failed at can be retried", code="NOT_RETRYABLE")
             _look_again(conn, row, self.clock.wall())

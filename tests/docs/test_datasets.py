@@ -29,7 +29,6 @@ OF_THE_CLASS = {"DATASET_INVALID"}
 DOMAIN = [ROOT / "api" / "domain" / f"{name}.py" for name in ("datasets", "uploads")]
 OVER_HTTP = [*(ROOT / "api" / "uploads").glob("*.py"), *(ROOT / "api" / "datasets").glob("*.py"), *DOMAIN]
 NO_CODES = {"HEAD_BYTES"}
-NO_ROUTE = {"NOT_RETRYABLE"}  # of a function that no address calls
 # Codes shared with other addresses, or met by a job because of its dataset, and where each is from.
 SHARED = {
     "REQUEST_INVALID": "api/errors.py",
@@ -102,7 +101,7 @@ def test_every_code_over_http_is_explained_and_no_other() -> None:
     found = rows(section("Codes over HTTP"))
     told = [row[0] for row in found]
     assert len(told) == len(set(told))
-    assert set(told) == (codes(OVER_HTTP) | set(SHARED)) - NO_CODES - NO_ROUTE
+    assert set(told) == (codes(OVER_HTTP) | set(SHARED)) - NO_CODES
     assert all(len(row) == 4 and re.fullmatch("4[0-9]{2}|507", row[1]) for row in found)
     for code, source in SHARED.items():
         assert code in codes([ROOT / source]), source

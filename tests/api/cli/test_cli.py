@@ -238,6 +238,12 @@ def test_a_dataset_that_was_looked_at_is_confirmed(service: FakeService, run: Ru
     assert json.loads(service.asked("POST", "/v1/datasets/ds_1/confirm")[0][1]) == {}
 
 
+def test_a_dataset_the_service_failed_at_is_retried(service: FakeService, run: Run) -> None:
+    again = run("datasets", "retry", "cells")
+    assert again.exit_code == 0 and again.stdout.startswith("ds_1  cells  ready"), again.output
+    assert len(service.asked("POST", "/v1/datasets/ds_1/retry")) == 1
+
+
 def test_models_check_prints_the_size(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "m.yaml"
     model.write_text("nc: 10\n")

@@ -72,6 +72,7 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("GET", "/v1/datasets/ds_1"): (200, service.dataset),
         ("DELETE", "/v1/datasets/ds_1"): (204, None),
         ("POST", "/v1/datasets/ds_1/confirm"): (202, service.dataset | {"status": "ingesting"}),
+        ("POST", "/v1/datasets/ds_1/retry"): (202, service.dataset | {"status": "ingesting"}),
         ("GET", "/v1/datasets/ds_1/problems"): (200, {"items": service.problems, "truncated": False}),
         ("POST", "/v1/architectures"): (201, {"id": "arch_1", "name": "tiny"} | PLAN),
         ("POST", "/v1/architectures/check"): (200, PLAN),

@@ -7,8 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from api.domain.records import DatasetStatus, IngestResult, Task
+from api.domain import tables as t
+from api.domain.datasets import put_ingest_error
+from api.domain.failures import Failure, FailureCode
+from api.domain.records import DatasetStatus, IngestResult, Task, TaskStatus
 from api.domain.tasks import TaskBook
 from api.uploads.tus import CONTENT_TYPE
 from tests.support.service import ZIP_HEAD, World, an_architecture
@@ -145,3 +150,25 @@ def test_a_job_on_what_was_only_looked_at_is_refused(world: World, client: httpx
     answer = client.post("/v1/jobs", json={"dataset": made["id"], "architecture": an_architecture(client)})
     assert (answer.status_code, answer.json()["code"]) == (409, "DATASET_NOT_CONFIRMED")
     assert answer.json()["errors"][0]["pointer"] == "/dataset"
+
+
+def test_one_the_service_failed_at_is_retried_and_no_other(world: World, client: httpx.Client) -> None:
+    made = client.put("/v1/datasets", params={"name": "a"}, content=BODY).json()
+    base, tasks = f"/v1/datasets/{made['id']}", TaskBook(world.store, world.settings)
+    cause = Failure(FailureCode.DISK_FULL, "the disk is full")
+
+    def fail(conn: Connection) -> None:
+        put_ingest_error(conn, made["id"], cause, now=0.0)
+        conn.execute(sa.update(t.tasks).values(status=TaskStatus.FAILED))
+
+    world.store.write(fail)
+    assert client.get(base).json()["error"]["code"] == "SERVICE_ERROR"
+    for _ in range(2):
+        answer = client.post(f"{base}/retry")
+        assert (answer.status_code, answer.json()["status"]) == (202, "ingesting"), answer.text
+    assert client.get(base).json()["error"] is None
+    looked_at(world, DatasetStatus.INVALID)
+    assert tasks.claim("ingest", "test") is None
+    answer = client.post(f"{base}/retry")
+    assert (answer.status_code, answer.json()["code"]) == (409, "NOT_RETRYABLE")
+    assert client.post("/v1/datasets/ds_none/retry").json()["code"] == "DATASET_NOT_FOUND"
