@@ -120,7 +120,9 @@ def _text(value: object) -> str | None:
 
 
 def _without_result(end: Exit) -> Verdict:
-    if end.asked is not None:
+    # Whoever was to deliver its best and died has not: the book decides whether another attempt shall.
+    owes_weights = end.asked == "stop" and end.has_best
+    if end.asked is not None and not owes_weights:
         return _after_wish(end.asked, has_best=end.has_best)
     evidence: dict[str, Any] = {"exit": end.code}
     if end.log_tail:

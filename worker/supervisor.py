@@ -43,6 +43,7 @@ from worker.ladder import StopLadder, read_json
 from worker.lease import LeaseKeeper
 from worker.memory import OomWatch, oom_counter
 from worker.outcome import Exit, Verdict, Wish, judge, storage_failure
+from worker.patience import Patience
 from worker.progress import Progress
 from worker.rows import Owner, RowShipper
 from worker.stream import StreamShipper, StreamTarget
@@ -86,7 +87,7 @@ class Supervisor:
         self._rows: RowShipper | None = None
         self._shown: tuple[Any, ...] = ()
         self._exit_code: int | None = None
-        self._patience = _Patience(tools.drain, self._settings.stop_grace_s + _DRAIN_EXTRA_S)
+        self._patience = Patience(tools.drain, self._settings.stop_grace_s + _DRAIN_EXTRA_S)
         self.left_nothing = True
         self._held = contextlib.ExitStack()
         self._oom_killed = False
@@ -95,6 +96,7 @@ class Supervisor:
         limit_s, now = claim.job.max_runtime_s, time.monotonic()
         self._clock = RunClock(limit_s, ran_s=claim.job.ran_s, now=now)
         self._lease = LeaseKeeper(self._renew, period_s=self._settings.heartbeat_s)
+        self._lease.wish = claim.job.wish
         self._log = _LOG.bind(job=self._job_id, attempt=self._attempt)
 
     def run(self) -> None:
@@ -114,7 +116,7 @@ class Supervisor:
 
     def _carry_out(self, folder: AttemptFolder) -> Verdict | None:
         """Run the child to its end and ship all it told; return the verdict, None if the claim was lost."""
-        if self._clock.is_over(time.monotonic()):
+        if self._is_over_time():
             return Verdict("fail", self._over_time())
         manifest_hash = self._claim.dataset.manifest_hash
         assert manifest_hash is not None, "a claimed job has a dataset that is ready"
@@ -229,7 +231,7 @@ class Supervisor:
         while (code := child.wait(POLL_S)) is None:
             if self._is_fenced(rows) or rows.problem is not None:
                 return child.kill()
-            ladder.ask(_asked(self._lease.wish))
+            ladder.ask(self._wanted(rows))
             if self._patience.is_tried():
                 ladder.ask("drain")
             if ladder.asked is None:
@@ -239,9 +241,25 @@ class Supervisor:
         self._oom_killed = oom.has_killed()
         return code
 
+    def _wanted(self, rows: RowShipper) -> Wish | None:
+        """Return what the child is to be asked for now.
+
+        One that goes on from a checkpoint can deliver its best only once it has read it, so a stop waits
+        until it trains.
+        """
+        wish = _asked(self._lease.wish)
+        reads = rows.progress.phase in (None, "preparing")
+        if wish == "stop" and reads and self._pointer is not None and self._pointer.best is not None:
+            return None
+        return wish
+
+    def _is_over_time(self) -> bool:
+        """Tell whether the run has had its time; what is stopped ends anyway, with its weights."""
+        return self._lease.wish is not BookWish.STOP and self._clock.is_over(time.monotonic())
+
     def _overrule(self, child: Child, ladder: StopLadder, vigil: Vigil) -> None:
         """End a run that has had its time, keeping the best so far, or that hangs."""
-        if self._clock.is_over(time.monotonic()):
+        if self._is_over_time():
             self._overruled = self._over_time()
             ladder.ask("stop")
         elif vigil.hangs():
@@ -288,12 +306,20 @@ class Supervisor:
                 asked,
                 has_best=rows.progress.best is not None,
                 log_tail=tail_text(folder.log),
-                # What the owner wishes is granted, as after any failure.
-                overruled=self._overruled if self._lease.wish is None else None,
+                overruled=self._own_verdict(),
                 oom_killed=self._oom_killed,
                 batches_done=rows.progress.num_batches() + (1 if self._pointer is not None else 0),
             )
         )
+
+    def _own_verdict(self) -> Failure | None:
+        """Return why we ended the run, unless it is over as its owner wishes.
+
+        One that hung before it delivered what a stop keeps is no such end.
+        """
+        verdict, wish = self._overruled, self._lease.wish
+        hung = verdict is not None and verdict.retried and wish is BookWish.STOP
+        return verdict if wish is None or hung else None
 
     def _settle(self, verdict: Verdict, folder: AttemptFolder) -> None:
         book, job_id, attempt = self._tools.book, self._job_id, self._attempt
@@ -348,23 +374,6 @@ class Supervisor:
                 if self._lease.fenced.is_set() or self._patience.is_over():
                     raise Fenced("the end of the attempt could not be written; the reaper will") from error
                 time.sleep(min(1.0, self._settings.heartbeat_s))
-
-
-class _Patience:
-    """Endless, until the worker drains; then bounded."""
-
-    def __init__(self, drain: threading.Event, bound_s: float) -> None:
-        self._drain = drain
-        self._bound_s = bound_s
-        self._since: float | None = None
-
-    def is_tried(self) -> bool:
-        if self._drain.is_set() and self._since is None:
-            self._since = time.monotonic()
-        return self._since is not None
-
-    def is_over(self) -> bool:
-        return self.is_tried() and self._since is not None and time.monotonic() - self._since >= self._bound_s
 
 
 def _asked(wish: BookWish | None) -> Wish | None:

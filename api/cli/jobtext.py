@@ -20,6 +20,7 @@ _WISHES = {
     "stop": "its worker is told to end it with the best so far",
     "pause": "its worker is told to write a checkpoint and let go of it",
 }
+_TO_BE_STOPPED = "to be ended: the next worker delivers the best so far; `activate` takes that back"
 
 
 def row(job: Job) -> str:
@@ -59,10 +60,18 @@ def print_state(job: Job) -> None:
         f"priority {job.priority}" if job.priority else "",
         f"rerun of {job.parent}" if job.parent else "",
     ]
-    wish = _WISHES.get(job.wish, job.wish) if job.wish else None
-    for line in (waiting_line(job, time.time()), wish, ", ".join(filter(None, facts))):
+    for line in (waiting_line(job, time.time()), wish_line(job), ", ".join(filter(None, facts))):
         if line:
             out.print(f"  {line}", markup=False)
+
+
+def wish_line(job: Job) -> str | None:
+    """Return what is to be done with a job and is not done yet; None if nothing is."""
+    if not job.wish:
+        return None
+    if (job.status, job.wish) == ("queued", "stop"):
+        return _TO_BE_STOPPED
+    return _WISHES.get(job.wish, job.wish)
 
 
 def print_attempts(attempts: Iterable[Attempt]) -> None:

@@ -58,6 +58,7 @@ def move(
     """Take a job from the state it was seen in to another, with its line in the trail; return the new row.
 
     Leaving `running` ends wish, worker and phase, and counts its time; a final state has the time it began.
+    `values` may say otherwise: a stop that no trainer has carried out stands.
     """
     before = JobStatus(row["status"])
     changed: dict[str, Any] = {
@@ -125,7 +126,11 @@ def follow(
     values: Values | None = None,
 ) -> RowMapping:
     """Do what the rules say follows an attempt that ended without a result."""
-    more: dict[str, Any] = {"failures": following.failures, "preemptions": following.preemptions}
+    more: dict[str, Any] = {
+        "failures": following.failures,
+        "preemptions": following.preemptions,
+        "wish": following.wish,
+    }
     if following.status is JobStatus.QUEUED and following.pause_s > 0:
         more["not_before"] = now + following.pause_s
     if failure is not None and following.status in (JobStatus.FAILED, JobStatus.QUEUED):

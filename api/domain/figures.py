@@ -15,6 +15,7 @@ from api.domain import tables as t
 from api.domain.records import Artifact, EpochRow
 from api.domain.store import insert_or_ignore
 
+BEST_WEIGHTS: Final = "best.pt"
 BEST_FIELDS: Final = ("epoch", "precision", "recall", "map50", "map50_95", "fitness")
 
 
@@ -106,3 +107,21 @@ def put_artifacts(
         conn.execute(sa.delete(table).where(*same))
         values = {**artifact.__dict__, "attempt": attempt, "created_at": artifact.created_at or now}
         conn.execute(sa.insert(table).values(job_id=job_id, **values))
+
+
+def has_best(row: RowMapping) -> bool:
+    """Tell whether the checkpoint a job goes on from holds a best epoch."""
+    return bool(row["pointer"] and row["pointer"].get("best"))
+
+
+def has_weights(conn: Connection, row: RowMapping) -> bool:
+    """Tell whether the weights of a job's best are stored, since its pointer moved for the last time.
+
+    Those of every N-th epoch have other names, and an attempt that went on after an export made it stale.
+    """
+    pointer, table = row["pointer"], t.artifacts
+    if not pointer:
+        return False
+    same = (table.c.job_id == row["id"], table.c.name == BEST_WEIGHTS, table.c.kind == "weights")
+    query = sa.select(sa.exists().where(*same, table.c.attempt >= pointer["attempt"]))
+    return bool(conn.execute(query).scalar_one())

@@ -40,7 +40,8 @@ def claim(
     """Take the next due row of a queue as a new attempt, and return it; None where there is none.
 
     `order` names columns, a leading `-` turns one round; `eligible` are further conditions on the row. One
-    UPDATE whose row is chosen inside it, locked and skipped where another worker is choosing it too.
+    UPDATE whose row is chosen inside it, locked and skipped where another worker is choosing it too. A stop
+    that stands is for this attempt to carry out.
     """
     chosen = (
         sa.select(table.c.id)
@@ -59,7 +60,7 @@ def claim(
             lease_seq=table.c.lease_seq + 1,
             revision=table.c.revision + 1,
             worker=worker,
-            wish=None,
+            wish=sa.case((table.c.wish == Wish.STOP.value, table.c.wish)),
             not_before=None,
             started_at=sa.func.coalesce(table.c.started_at, now),
             **(values or {}),

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import changes, rows
+from api.domain import changes, figures, rows
 from api.domain import tables as t
 from api.domain.errors import Changed, Conflict, NotFound
 from api.domain.records import DatasetStatus, Job, JobStatus, Wish
@@ -33,7 +33,11 @@ class OrderBook(RunBook):
         return self._wish_for(job_id, owner, Wish.CANCEL)
 
     def stop(self, job_id: str, owner: str | None = None) -> Job:
-        """End a job and keep its best so far; without one it is cancelled. Raises as `cancel`."""
+        """End a job and keep its best so far; without one it is cancelled. Raises as `cancel`.
+
+        If nothing runs and the best lies in a checkpoint only, the job is queued and the wish stands until
+        the next attempt has stored the weights.
+        """
         return self._wish_for(job_id, owner, Wish.STOP)
 
     def pause(self, job_id: str, owner: str | None = None) -> Job:
@@ -44,21 +48,26 @@ class OrderBook(RunBook):
         def write(conn: Connection) -> Job:
             row = find_job(conn, job_id, owner, lock=True)
             status = JobStatus(row["status"])
-            after = granted(wish, has_best=bool(row["pointer"] and row["pointer"].get("best")))
-            if status is after:
+            # What has succeeded has delivered what it had.
+            has_weights = status is JobStatus.SUCCEEDED or figures.has_weights(conn, row)
+            after = granted(wish, has_best=figures.has_best(row), has_weights=has_weights)
+            if status is after and after is not JobStatus.QUEUED:
                 return rows.job(row)
             _refuse_final(status)
-            if status is JobStatus.RUNNING:
+            outranked = row["wish"] is not None and wish in outranked_by(Wish(row["wish"]))
+            if status in (JobStatus.RUNNING, after) or outranked:
                 return rows.job(_put_wish(conn, row, wish))
+            values = {"wish": wish, "phase": _waiting_phase(conn, row)} if after is JobStatus.QUEUED else {}
             actor, now = _actor(owner), self.clock.wall()
-            return rows.job(changes.move(conn, row, after, actor=actor, reason=wish.value, now=now))
+            moved = changes.move(conn, row, after, actor=actor, reason=wish.value, now=now, values=values)
+            return rows.job(moved)
 
         return self.store.write(write)
 
     def activate(self, job_id: str, owner: str | None = None) -> Job:
         """Queue a paused job, take back a pause that is not yet carried out, end the wait before a retry.
 
-        Raises NotFound, Conflict JOB_FINAL.
+        A stop is taken back as long as the job is queued. Raises NotFound, Conflict JOB_FINAL.
         """
 
         def write(conn: Connection) -> Job:
@@ -72,7 +81,8 @@ class OrderBook(RunBook):
                     conn, row, JobStatus.QUEUED, actor=actor, reason="activate", now=now, values=values
                 )
                 return rows.job(moved)
-            kept = None if row["wish"] == Wish.PAUSE else row["wish"]
+            taken_back = row["wish"] == Wish.PAUSE or status is JobStatus.QUEUED
+            kept = None if taken_back else row["wish"]
             return rows.job(_edit(conn, row, {"wish": kept, "not_before": None}))
 
         return self.store.write(write)
@@ -175,11 +185,12 @@ def _edit(conn: Connection, row: RowMapping, values: dict[str, Any]) -> RowMappi
 
 
 def _put_wish(conn: Connection, row: RowMapping, wish: Wish) -> RowMapping:
+    """Write a wish, unless an equal or stronger one stands; it ends the wait before a retry."""
     weaker = sa.or_(t.jobs.c.wish.is_(None), t.jobs.c.wish.in_(outranked_by(wish)))
     statement = (
         sa.update(t.jobs)
-        .where(t.jobs.c.id == row["id"], t.jobs.c.status == JobStatus.RUNNING, weaker)
-        .values(wish=wish, revision=t.jobs.c.revision + 1)
+        .where(t.jobs.c.id == row["id"], t.jobs.c.status == row["status"], weaker)
+        .values(wish=wish, not_before=None, revision=t.jobs.c.revision + 1)
         .returning(t.jobs)
     )
     return conn.execute(statement).mappings().one_or_none() or row

@@ -56,13 +56,17 @@ def task_retry_rules(settings: Settings) -> RetryRules:
 
 @dataclass(frozen=True)
 class Next:
-    """The state that follows an attempt, and what the row remembers of how it came to it."""
+    """The state that follows an attempt, and what the row remembers of how it came to it.
+
+    `wish` is what is still wished of a job that is queued.
+    """
 
     status: JobStatus
     failures: int
     preemptions: int
     pause_s: float
     reason: str
+    wish: Wish | None = None
 
 
 def outranked_by(wish: Wish) -> list[Wish]:
@@ -70,12 +74,16 @@ def outranked_by(wish: Wish) -> list[Wish]:
     return [other for other in Wish if _RANK[other] > _RANK[wish]]
 
 
-def granted(wish: Wish, *, has_best: bool) -> JobStatus:
-    """Return the state a wish leads to once no attempt runs: stop keeps the best if there is one."""
+def granted(wish: Wish, *, has_best: bool, has_weights: bool) -> JobStatus:
+    """Return the state a wish leads to once no attempt runs: stop keeps the best if there is one.
+
+    A best whose weights are not stored yet lies in a checkpoint, which only a trainer reads: the job is
+    queued, and the stop stands until the next attempt has carried it out.
+    """
     if wish is Wish.PAUSE:
         return JobStatus.PAUSED
     if wish is Wish.STOP and has_best:
-        return JobStatus.SUCCEEDED
+        return JobStatus.SUCCEEDED if has_weights else JobStatus.QUEUED
     return JobStatus.CANCELLED
 
 
@@ -84,6 +92,7 @@ def after_failure(
     *,
     wish: Wish | None,
     has_best: bool,
+    has_weights: bool,
     failures: int,
     preemptions: int,
     rules: RetryRules,
@@ -95,7 +104,8 @@ def after_failure(
     `key` is the job's id, which spreads the waits of jobs that failed together.
 
     A verdict (a failure that is not retried) stands whatever was wished, as a finish does. Otherwise the wish
-    is granted, and without one the job is queued again until its budget, or that of the cause, is spent.
+    is granted, and without one, or with a stop that needs another attempt, the job is queued again until its
+    budget, or that of the cause, is spent.
     """
     count = failures + 1
     code, policy = failure.code.value, failure.policy
@@ -103,15 +113,17 @@ def after_failure(
     if not failure.retried:
         return Next(JobStatus.FAILED, count, preemptions, 0.0, code)
     if wish is not None:
-        return Next(granted(wish, has_best=has_best), count, preemptions, 0.0, f"{wish.value} after {code}")
+        status = granted(wish, has_best=has_best, has_weights=has_weights)
+        if status is not JobStatus.QUEUED:
+            return Next(status, count, preemptions, 0.0, f"{wish.value} after {code}")
     if rules.allows(count) and not spent:
         pause_s = rules.pause_s(count, policy.backoff, key=key)
-        return Next(JobStatus.QUEUED, count, preemptions, pause_s, f"retry after {code}")
+        return Next(JobStatus.QUEUED, count, preemptions, pause_s, f"retry after {code}", wish)
     return Next(JobStatus.FAILED, count, preemptions, 0.0, f"{code}, no retries left")
 
 
 def after_release(
-    *, wish: Wish | None, has_best: bool, failures: int, preemptions: int, drained: bool
+    *, wish: Wish | None, has_best: bool, has_weights: bool, failures: int, preemptions: int, drained: bool
 ) -> Next:
     """Return what follows an attempt that ended politely: the wish is granted, else the job is queued again.
 
@@ -119,7 +131,9 @@ def after_release(
     """
     count = preemptions + int(drained)
     if wish is not None:
-        return Next(granted(wish, has_best=has_best), failures, count, 0.0, wish.value)
+        status = granted(wish, has_best=has_best, has_weights=has_weights)
+        kept = wish if status is JobStatus.QUEUED else None
+        return Next(status, failures, count, 0.0, wish.value, kept)
     return Next(JobStatus.QUEUED, failures, count, 0.0, "drained" if drained else "released")
 
 
@@ -132,11 +146,16 @@ class NextTask:
     pause_s: float
 
 
-def after_task_failure(failure: Failure, *, wish: Wish | None, failures: int, rules: RetryRules) -> NextTask:
-    """Return what follows a failed attempt at a task; a wish of any kind cancels it."""
+def after_task_failure(
+    failure: Failure, *, wish: Wish | None, failures: int, rules: RetryRules, key: str | None = None
+) -> NextTask:
+    """Return what follows a failed attempt at a task; a wish of any kind cancels it.
+
+    `key` is the task's id, which spreads the waits of tasks that failed together.
+    """
     count = failures + 1
     if wish is not None:
         return NextTask(TaskStatus.CANCELLED, count, 0.0)
     if failure.retried and rules.allows(count):
-        return NextTask(TaskStatus.QUEUED, count, rules.pause_s(count, failure.policy.backoff))
+        return NextTask(TaskStatus.QUEUED, count, rules.pause_s(count, failure.policy.backoff, key=key))
     return NextTask(TaskStatus.FAILED, count, 0.0)

@@ -38,7 +38,8 @@ class RunBook:
         """Take the next job of a queue as its next attempt; None where nothing can be run.
 
         Highest priority first, then the oldest. A job waits while its dataset is being ingested, while its
-        pause after a failure lasts, and while its owner has as many running jobs as allowed.
+        pause after a failure lasts, and while its owner has as many running jobs as allowed. The claim's job
+        has the wish it was queued with, a stop, if there was one.
         """
         return self.store.write(lambda conn: self._claim(conn, queue, worker, host, gpus))
 
@@ -226,7 +227,8 @@ class RunBook:
             now = self.clock.wall()
             following = after_release(
                 wish=_wish(row),
-                has_best=_has_best(row),
+                has_best=figures.has_best(row),
+                has_weights=figures.has_weights(conn, row),
                 failures=row["failures"],
                 preemptions=row["preemptions"],
                 drained=drained,
@@ -287,14 +289,16 @@ class RunBook:
         following = after_failure(
             failure,
             wish=_wish(row),
-            has_best=_has_best(row),
+            has_best=figures.has_best(row),
+            has_weights=figures.has_weights(conn, row),
             failures=row["failures"],
             preemptions=row["preemptions"],
             rules=self._rules,
             of_cause=changes.count_failures(conn, row["id"], failure.code),
             key=row["id"],
         )
-        if following.status is JobStatus.QUEUED and changes.is_over_time(conn, row, now):
+        ends_soon = following.wish is Wish.STOP
+        if following.status is JobStatus.QUEUED and not ends_soon and changes.is_over_time(conn, row, now):
             failure = _over_time(row, failure)
             following = replace(following, status=JobStatus.FAILED, pause_s=0.0, reason=failure.code.value)
         moved = changes.follow(conn, row, following, actor=actor, now=now, failure=failure)
@@ -337,10 +341,6 @@ class RunBook:
 
 def _wish(row: RowMapping) -> Wish | None:
     return Wish(row["wish"]) if row["wish"] else None
-
-
-def _has_best(row: RowMapping) -> bool:
-    return bool(row["pointer"] and row["pointer"].get("best"))
 
 
 def _over_time(row: RowMapping, last: Failure) -> Failure:

@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     job_retries: int = Field(5, ge=0, description="How many failures of a job are retried.")
     task_retries: int = Field(2, ge=0, description="How many failures of a task are retried.")
     retry_backoff_s: float = Field(
-        10.0, ge=0, description="Wait before the first retry; doubled for each more."
+        10.0,
+        ge=0,
+        description="Wait before the first retry; doubled for each more, and up to a fifth longer or shorter.",
     )
     retry_backoff_max_s: float = Field(600.0, ge=0, description="Longest wait before a retry.")
     max_running_per_owner: int | None = Field(None, ge=1, description="Running jobs one owner may have.")

@@ -140,7 +140,9 @@ class TaskBook:
 
     def _fail(self, conn: Connection, row: RowMapping, failure: Failure) -> Task:
         wish = Wish(row["wish"]) if row["wish"] else None
-        following = after_task_failure(failure, wish=wish, failures=row["failures"], rules=self._rules)
+        following = after_task_failure(
+            failure, wish=wish, failures=row["failures"], rules=self._rules, key=row["id"]
+        )
         if following.status is TaskStatus.FAILED:
             put_error = _PUT_ERROR[row["kind"]]
             put_error(conn, row["subject_id"], failure, now=self.clock.wall())

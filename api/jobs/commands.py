@@ -33,7 +33,7 @@ IfMatch = Annotated[
     Header(description="The job's ETag, of which only the revision counts, or `*` for whatever it is now."),
 ]
 _TOLD: dict[int | str, dict[str, Any]] = {
-    202: {"description": "It runs; its worker is told. `wish` is what will be done.", "model": JobView}
+    202: {"description": "Not done yet: a worker is told. `wish` is what will be done.", "model": JobView}
 }
 # Entity tags as this service gives them; also a bare revision in quotes.
 _TAG = re.compile(r'(?:W/)?"(\d{1,15})(?:-[^"]*)?"')
@@ -47,8 +47,13 @@ def cancel(job_id: str, response: Response, caller: Caller, service: Service) ->
 
 @router.post("/stop", summary="Stop a job and keep its best", responses=_TOLD)
 def stop(job_id: str, response: Response, caller: Caller, service: Service) -> JobView:
-    """End a job with the best it has so far; one that has nothing yet is cancelled. 202 while it runs."""
-    return _answer(service, service.jobs.book.stop(job_id, owner_filter(caller)), response)
+    """End a job with the best it has so far; one that has nothing yet is cancelled.
+
+    202 until its weights are stored: one that does not run is queued for a worker to export them.
+    """
+    job = service.jobs.book.stop(job_id, owner_filter(caller))
+    service.kick()
+    return _answer(service, job, response)
 
 
 @router.post("/pause", summary="Pause a job", responses=_TOLD)
@@ -61,7 +66,8 @@ def pause(job_id: str, response: Response, caller: Caller, service: Service) -> 
 def activate(job_id: str, response: Response, caller: Caller, service: Service) -> JobView:
     """Queue a paused job, take back a pause that is not done yet, end the wait before a retry.
 
-    A cancel or stop is not taken back: 202 with the `wish` that stands.
+    A stop is taken back as long as the job is queued. A job that runs is not spared a cancel or stop: 202
+    with the `wish` that stands.
     """
     job = service.jobs.book.activate(job_id, owner_filter(caller))
     service.kick()

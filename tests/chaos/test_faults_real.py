@@ -22,7 +22,7 @@ import psutil
 import pytest
 import torch
 
-from api.client import Client, Job
+from api.client import Artifact, Client, Job
 from tests.chaos.real_stack import (
     LEASE_S,
     Follower,
@@ -321,6 +321,31 @@ def test_a_pipeline_waits_for_a_worker_and_learns_of_the_cancel(lab: Lab, tmp_pa
         output, _ = pipeline.communicate()
     assert pipeline.returncode == 4, output
     assert "waiting_for_worker" in output or "no_worker" in output, output
+
+
+def test_a_paused_job_that_is_stopped_delivers_its_best(lab: Lab, tmp_path: Path) -> None:
+    with lab.stack.client() as client:
+        job = lab.submit(client, epochs=1000)
+        lab.await_middle(job, epoch=0)
+        lab.await_middle(job)
+        client.pause(job.id)
+        until(lambda: client.job(job.id).status == "paused", "the pause")
+        assert client.artifacts(job.id) and not weights_of(client, job)
+        best = client.job(job.id).as_json()["best"]["epoch"]
+        since = time.monotonic()
+        told = client.stop(job.id)
+        assert (told.status, told.wish) == ("queued", "stop")
+        ended = client.wait_for_job(job.id, timeout_s=60)
+        record("paused real job stopped: weights stored", time.monotonic() - since, "s")
+        assert (ended.status, ended.attempt) == ("succeeded", 2), ended.error
+        assert ended.as_json()["best"]["epoch"] >= best
+        (found,) = weights_of(client, job)
+        kept = torch.load(client.download(job.id, found, tmp_path / "best.pt"), weights_only=True)
+        assert flat(kept["model"], "model")
+
+
+def weights_of(client: Client, job: Job) -> list[Artifact]:
+    return [found for found in client.artifacts(job.id) if found.name == "best.pt"]
 
 
 def batches_behind(lab: Lab, job: Job) -> int:

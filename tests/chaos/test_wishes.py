@@ -1,8 +1,9 @@
 """Every wish (cancel, stop, pause, activate) in every state, through the whole stack, and with a crash.
 
-What follows is the table of the design: cancel ends as cancelled, stop as succeeded where there is a best and
-as cancelled where there is none, pause as paused, and a job that nobody wished anything of goes on. A crash
-of the child or of the worker right after the wish changes nothing of that.
+What follows is the table of the design: cancel ends as cancelled, stop as succeeded with the weights of the
+best where there is one and as cancelled where there is none, pause as paused, and a job that nobody wished
+anything of goes on. A crash of the child or of the worker right after the wish changes nothing of that, and
+neither does it that no trainer runs: then the next attempt delivers the weights.
 """
 
 from __future__ import annotations
@@ -101,10 +102,13 @@ def assert_ends(stack: SimStack, jobs: Sequence[Job], place: Place) -> None:
 
 
 def assert_keeps_best(stack: SimStack, job: Job) -> None:
-    """See that a stopped job tells its best epoch."""
+    """See that a stopped job tells its best epoch and delivers its weights."""
     with stack.client() as client:
         assert client.metrics(job.id), "no epoch is left"
-        assert client.job(job.id).as_json()["best"] is not None
+        ended = client.job(job.id).as_json()
+        assert ended["best"] is not None and ended["wish"] is None
+        assert [found.kind for found in client.artifacts(job.id) if found.name == "best.pt"] == ["weights"]
+    stack.assert_trail(job.id)
 
 
 @pytest.fixture(scope="module")
@@ -179,13 +183,21 @@ def single(tmp_path_factory: pytest.TempPathFactory, new_book: NewBook) -> Itera
 
 
 def assert_waiting_ends(stack: SimStack, jobs: Sequence[Job], *, has_best: bool) -> None:
-    """See that wishes on jobs that wait are granted at once, and let go on what may."""
+    """See that wishes on jobs that wait are granted at once, and let go on what may.
+
+    A stop that is to keep a best stands until a worker is there for it.
+    """
     for job, wish in zip(jobs, WISHES, strict=True):
         told = put_wish(stack, job, wish)
-        expected = "queued" if wish == "activate" else end_of(wish, has_best=has_best)
-        assert (told.status, stack.state(job.id)[0]) == (expected, expected), (wish, told.status)
-        if wish == "stop" and has_best:
-            assert_keeps_best(stack, job)
+        stands = wish == "stop" and has_best
+        expected = "queued" if stands or wish == "activate" else end_of(wish, has_best=has_best)
+        assert (told.status, told.wish) == (expected, "stop" if stands else None), wish
+        if not stands:
+            assert stack.state(job.id)[0] == expected
+
+
+def end_of_attempts(stack: SimStack, job: Job) -> list[str]:
+    return [attempt["outcome"] for attempt in stack.attempts(job.id)]
 
 
 @pytest.mark.parametrize("has_best", [False, True], ids=["no best", "best"])
@@ -206,10 +218,15 @@ def test_wishes_on_a_job_that_waits(single: SimStack, state: str, has_best: bool
         put_wish(single, job, "pause" if state == "paused" else "activate")
         assert single.state(job.id)[0] == state
     assert_waiting_ends(single, jobs, has_best=has_best)
-    for job in jobs:
+    _, stopped, held, active = jobs
+    for job in (held, active):
         single.set_pace(job.id, **PACE)
     let_go(single, blocker)
-    *_, held, active = jobs
+    if has_best:
+        # It would stand still in its second epoch, were it not for the wish.
+        single.await_state(stopped.id, "succeeded", attempt=2)
+        assert_keeps_best(single, stopped)
+        assert end_of_attempts(single, stopped) == ["paused", "succeeded"]
     single.await_state(active.id, FINAL)
     single.assert_whole(active)
     assert single.state(held.id)[0] == "paused"
@@ -226,7 +243,11 @@ def test_wishes_on_a_job_that_waits_for_its_next_attempt(single: SimStack) -> No
         single.await_state(job.id, "queued", attempt=1)
     assert {single.state(job.id) for job in jobs} == {("queued", 1)}
     assert_waiting_ends(single, jobs, has_best=True)
-    *_, held, active = jobs
+    _, stopped, held, active = jobs
+    # So has stopping: its trainer was killed before it could deliver anything.
+    single.await_state(stopped.id, "succeeded")
+    assert_keeps_best(single, stopped)
+    assert end_of_attempts(single, stopped) == ["failed", "succeeded"]
     # Activating has ended the wait, which would have taken minutes.
     single.await_state(active.id, "succeeded")
     assert single.assert_whole(active) == 2

@@ -34,6 +34,7 @@ HOW_STALE = st.sampled_from([0, 0, 0, 0, 1, 2])
 CAUSES = {"CONFIG_INVALID": True, "CRASHED": False, "STALLED": False}
 ENDS = st.sampled_from(["CRASHED", "STALLED", "CRASHED", "CONFIG_INVALID"])
 LOG = Artifact("train.log", "log", "f" * 64, 5, "text/plain")
+WEIGHTS = Artifact("best.pt", "weights", "e" * 64, 5, "application/octet-stream")
 
 Open = Callable[[], AbstractContextManager[Library]]
 
@@ -53,20 +54,27 @@ class Model:
     wish: str | None = None
     pointer_epoch: int | None = None
     has_best: bool = False
+    has_weights: bool = False
     due_in: bool = False
     next_epoch: int = 0
     epochs: dict[int, int] = field(default_factory=dict)
     trail: list[str] = field(default_factory=lambda: ["queued"])
 
-    def go(self, status: str) -> None:
-        self.status, self.wish, self.due_in = status, None, False
+    def go(self, status: str, wish: str | None = None) -> None:
+        self.status, self.wish, self.due_in = status, wish, False
         self.trail.append(status)
 
+    @property
+    def stopped(self) -> str:
+        """Where a stop leads to: to another attempt as long as the weights of the best are not stored."""
+        if not self.has_best:
+            return "cancelled"
+        return "succeeded" if self.has_weights else "queued"
+
     def go_by_wish(self) -> bool:
-        if self.wish is None:
+        if self.wish is None or (self.wish == "stop" and self.stopped == "queued"):
             return False
-        stopped = "succeeded" if self.has_best else "cancelled"
-        self.go({"cancel": "cancelled", "pause": "paused", "stop": stopped}[self.wish])
+        self.go({"cancel": "cancelled", "pause": "paused", "stop": self.stopped}[self.wish])
         return True
 
     def failed(self, code: str) -> None:
@@ -77,7 +85,7 @@ class Model:
             self.go("failed")
         elif not self.go_by_wish():
             retried = self.failures <= RETRIES and not spent
-            self.go("queued" if retried else "failed")
+            self.go("queued" if retried else "failed", self.wish if retried else None)
             self.due_in = retried
 
 
@@ -118,6 +126,7 @@ class BookMachine(RuleBasedStateMachine):
         actions += [self.claim, self.claim_in_time, self.claim_in_time]
         if model.status == "running":
             actions += [self.epoch, self.epoch, self.checkpoint, self.look, self.look, self.heartbeat]
+            actions += [self.export] if model.has_best else []
         if model.status == "queued" and model.attempt:
             actions += [self.zombie, self.zombie]
         if model.attempt and model.status in FINAL:
@@ -184,7 +193,9 @@ class BookMachine(RuleBasedStateMachine):
         if claim is None or model is None:
             return
         model.attempt += 1
-        model.go("running")
+        model.go("running", model.wish)
+        self.counts["stops that stand"] += model.wish is not None
+        assert claim.job.wish == model.wish
         first = model.pointer_epoch or 0
         model.epochs = {epoch: by for epoch, by in model.epochs.items() if epoch < first}
         model.next_epoch = first
@@ -233,6 +244,17 @@ class BookMachine(RuleBasedStateMachine):
         if not self.fenced(lambda: self.book.move_pointer(self.job_id, attempt, where), attempt):
             self.model.pointer_epoch = epoch
             self.model.has_best = figures is not None
+            # What an earlier attempt has exported is older than this.
+            self.model.has_weights = self.model.has_weights and attempt in self.exported(self.job_id)
+
+    def exported(self, job_id: str) -> set[int]:
+        return {one.attempt for one in self.book.artifacts(job_id) if one.name == WEIGHTS.name}
+
+    def export(self) -> None:
+        attempt = self.some_attempt()
+        call = lambda: self.book.add_artifacts(self.job_id, attempt, [WEIGHTS])  # noqa: E731
+        if not self.fenced(call, attempt):
+            self.model.has_weights = True
 
     def finish(self) -> None:
         attempt = self.some_attempt()
@@ -250,7 +272,7 @@ class BookMachine(RuleBasedStateMachine):
         if not self.fenced(lambda: self.book.release(self.job_id, attempt, drained=drained), attempt):
             self.model.preemptions += drained
             if not self.model.go_by_wish():
-                self.model.go("queued")
+                self.model.go("queued", self.model.wish)
 
     def look(self) -> None:
         self.looks += self.book.held()
@@ -271,18 +293,22 @@ class BookMachine(RuleBasedStateMachine):
         wish = self.draw(st.sampled_from([Wish.PAUSE, Wish.PAUSE, Wish.STOP, Wish.CANCEL]))
         call = {"cancel": self.book.cancel, "stop": self.book.stop, "pause": self.book.pause}[wish]
         model = self.model
-        stopped = "succeeded" if model.has_best else "cancelled"
+        stopped = "succeeded" if (model.status, model.has_best) == ("succeeded", True) else model.stopped
         goal = {"cancel": "cancelled", "pause": "paused", "stop": stopped}[wish.value]
         if model.status in FINAL and model.status != goal:
             with pytest.raises(Conflict):
                 call(self.job_id, model.owner)
             return
         call(self.job_id, model.owner)
+        order = ["cancel", "stop", "pause", None]
         if model.status == "running":
-            order = ["cancel", "stop", "pause", None]
             model.wish = min(model.wish, wish.value, key=order.index)
+        elif model.wish == "stop" and wish is not Wish.CANCEL:
+            pass
+        elif goal == "queued" and model.status == "queued":
+            model.wish, model.due_in = "stop", False
         elif model.status != goal:
-            model.go(goal)
+            model.go(goal, "stop" if goal == "queued" else None)
 
     def activate(self) -> None:
         model = self.model
@@ -294,7 +320,7 @@ class BookMachine(RuleBasedStateMachine):
         model.due_in = False
         if model.status == "paused":
             model.go("queued")
-        elif model.wish == "pause":
+        elif model.wish == "pause" or model.status == "queued":
             model.wish = None
 
     def edit(self) -> None:

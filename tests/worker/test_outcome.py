@@ -28,7 +28,6 @@ VERDICTS = {
     "killed while cancelling": (Exit(-9, None, asked="cancel"), "cancel"),
     "killed while draining": (Exit(-9, None, asked="drain"), "requeue"),
     "killed while pausing": (Exit(-15, None, asked="pause"), "pause"),
-    "killed while stopping, with a best": (Exit(-9, None, asked="stop", has_best=True), "succeed"),
     "killed while stopping, without": (Exit(-9, None, asked="stop"), "cancel"),
 }
 
@@ -89,6 +88,11 @@ FAILURES = {
     "stopped unasked": (Exit(75, None), FailureCode.CRASHED, True),
     "success with a bad exit": (Exit(3, result("succeeded")), FailureCode.CRASHED, True),
     "nonsense": (Exit(0, {"outcome": "stopped", "kind": "whatever"}), FailureCode.CRASHED, True),
+    "killed while stopping, with a best": (
+        Exit(-9, None, asked="stop", has_best=True),
+        FailureCode.KILLED,
+        True,
+    ),
 }
 
 

@@ -124,6 +124,7 @@ test("a job offers what its state allows", () => {
   const best = { map50: 0.5 };
   assert.deepEqual(labels({ status: "queued" }), ["Run again", "Hold", "Cancel"]);
   assert.deepEqual(labels({ status: "queued", waiting_reason: "waiting_to_retry", best }), ["Run again", "Retry now", "Hold", "Stop", "Cancel"]);
+  assert.deepEqual(labels({ status: "queued", wish: "stop", best }), ["Run again", "Stopping… (told)", "Do not stop", "Cancel"]);
   assert.deepEqual(labels({ status: "running", wish: null }), ["Run again", "Pause", "Stop", "Cancel"]);
   assert.deepEqual(labels({ status: "running", wish: "pause" }), ["Run again", "Pausing… (told)", "Do not pause", "Stop", "Cancel"]);
   assert.deepEqual(labels({ status: "running", wish: "stop" }), ["Run again", "Stopping… (told)", "Cancel"]);
@@ -136,6 +137,7 @@ test("a job offers what its state allows", () => {
 test("why a job waits is told with its place and time", () => {
   const job = { queue: "train.g1", waiting_reason: "waiting_for_worker", queue_position: 3, estimated_start_at: 500 };
   assert.equal(waitingText(job, 300), "for a worker that has time; number 3 of train.g1; may start in about 3 min 20 s");
+  assert.match(waitingText({ ...job, wish: "stop" }, 300), /^to be stopped, .*; for a worker that has time; number 3/);
   assert.equal(waitingText({ ...job, queue_position: null }, 499.5), "for a worker that has time; may start any moment");
   assert.equal(waitingText({ waiting_reason: "owner_limit", queue_position: null, estimated_start_at: null }, 0), "as many of your jobs run as may");
   assert.equal(waitingText({ waiting_reason: "something_new" }, 0), "something_new");

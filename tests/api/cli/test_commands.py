@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from api.cli import fleet
-from api.cli.jobtext import attempt_line, duration, waiting_line
+from api.cli.jobtext import attempt_line, duration, waiting_line, wish_line
 from api.cli.main import options
 from api.client import Attempt, Job, Queue, Worker
 from tests.api.cli.conftest import Run
@@ -21,7 +21,7 @@ from tests.api.client.fake_service import QUEUE, TOKEN, WORKER, FakeService, run
 
 @pytest.mark.parametrize(
     ("verb", "words"),
-    [("cancel", "to drop it"), ("stop", "with the best so far"), ("pause", "write a checkpoint")],
+    [("cancel", "to drop it"), ("stop", "delivers the best so far"), ("pause", "write a checkpoint")],
 )
 def test_a_wish_is_sent_and_what_follows_is_told(
     verb: str, words: str, service: FakeService, run: Run
@@ -30,6 +30,16 @@ def test_a_wish_is_sent_and_what_follows_is_told(
     assert result.exit_code == 0 and result.stdout.startswith("job_1  queued") and words in result.stdout
     assert len(service.asked("POST", f"/v1/jobs/job_1/{verb}")) == 1
     assert json.loads(run("jobs", verb, "job_1", "--json").stdout)["wish"] == verb
+
+
+def test_what_is_to_be_done_with_a_job() -> None:
+    def line(status: str, wish: str | None) -> str | None:
+        return wish_line(Job.model_validate({"id": "job_1", "status": status, "wish": wish}))
+
+    assert line("queued", None) is None
+    assert "its worker is told to end it" in (line("running", "stop") or "")
+    assert "the next worker" in (line("queued", "stop") or "")
+    assert line("running", "new") == "new"
 
 
 def test_activate(service: FakeService, run: Run) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from api.domain.errors import BadCursor, Conflict, NotFound
 from api.domain.failures import Failure, FailureCode
 from api.domain.jobs import JobBook
-from api.domain.records import Job, JobStatus, Wish
+from api.domain.records import Artifact, Job, JobStatus, WaitingReason, Wish
 from tests.api.domain.library import OTHER, OWNER, QUEUE, Library, pointer
 
 CRASH = Failure(FailureCode.CRASHED, "signal 11")
 BEST = {"epoch": 0, "map50": 0.5}
+LOG = Artifact("train.log", "log", "f" * 64, 5, "text/plain")
+WEIGHTS = Artifact("best.pt", "weights", "f" * 64, 5, "application/octet-stream")
 
 
 def trail(library: Library, job_id: str) -> list[tuple[str | None, str, str]]:
@@ -131,7 +134,6 @@ def test_the_stronger_wish_wins(
     ("ask", "has_best", "status"),
     [
         (JobBook.cancel, True, JobStatus.CANCELLED),
-        (JobBook.stop, True, JobStatus.SUCCEEDED),
         (JobBook.stop, False, JobStatus.CANCELLED),
         (JobBook.pause, True, JobStatus.PAUSED),
     ],
@@ -149,8 +151,85 @@ def test_wishes_on_a_job_that_does_not_run(
     job = ask(library.jobs, job_id)
     assert (job.status, job.wish) == (status, None)
     assert (job.finished_at is not None) == status.is_final
-    if status is JobStatus.SUCCEEDED:
-        assert job.best == BEST
+
+
+def waiting_job(library: Library, *, paused: bool, weights_of: int = 0) -> str:
+    """Return a job with a best in its checkpoint that nobody runs; its pointer is of attempt 2."""
+    job_id = library.running().job.id
+    if weights_of == 1:
+        library.jobs.add_artifacts(job_id, 1, [WEIGHTS])
+    library.jobs.release(job_id, 1, drained=True)
+    assert library.claim().attempt == 2
+    library.jobs.move_pointer(job_id, 2, pointer(2, 1, best=BEST))
+    # Those of every N-th epoch are not those of the best.
+    library.jobs.add_artifacts(job_id, 2, [replace(WEIGHTS, name="epoch0.pt"), LOG])
+    if weights_of == 2:
+        library.jobs.add_artifacts(job_id, 2, [WEIGHTS])
+    library.jobs.release(job_id, 2, drained=True)
+    if paused:
+        library.jobs.pause(job_id)
+    return job_id
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_stop_without_a_trainer_ends_a_job_whose_weights_are_stored(library: Library, paused: bool) -> None:
+    job_id = waiting_job(library, paused=paused, weights_of=2)
+    job = library.jobs.stop(job_id)
+    assert (job.status, job.wish, job.best) == (JobStatus.SUCCEEDED, None, BEST)
+
+
+@pytest.mark.parametrize("weights_of", [0, 1])
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_stop_without_a_trainer_waits_for_one(library: Library, paused: bool, weights_of: int) -> None:
+    job_id = waiting_job(library, paused=paused, weights_of=weights_of)
+    steps = len(trail(library, job_id))
+    job = library.jobs.stop(job_id)
+    assert (job.status, job.wish) == (JobStatus.QUEUED, Wish.STOP)
+    assert trail(library, job_id)[steps:] == ([("paused", "queued", "stop")] if paused else [])
+    assert library.jobs.pause(job_id) == job == library.jobs.stop(job_id)
+    ((_, waiting),) = library.jobs.waiting([job])
+    assert waiting is not None and waiting.reason is WaitingReason.NO_WORKER
+    claim = library.claim()
+    assert (claim.job.id, claim.attempt, claim.job.wish) == (job_id, 3, Wish.STOP)
+    assert library.jobs.heartbeat(job_id, 3) is Wish.STOP
+    assert library.jobs.finish(job_id, 3, artifacts=[WEIGHTS]).wish is None
+
+
+def test_a_stop_that_stands_can_be_taken_back_or_outranked(library: Library) -> None:
+    job_id = waiting_job(library, paused=True)
+    library.jobs.stop(job_id)
+    assert library.jobs.activate(job_id).wish is None
+    assert library.claim().job.wish is None
+    library.jobs.release(job_id, 3, drained=True)
+    assert library.jobs.stop(job_id).wish is Wish.STOP
+    job = library.jobs.cancel(job_id)
+    assert (job.status, job.wish) == (JobStatus.CANCELLED, None)
+
+
+def test_a_stop_ends_the_wait_before_a_retry_and_counts_its_failures(library: Library) -> None:
+    job_id = waiting_job(library, paused=False)
+    library.claim()
+    assert library.jobs.fail(job_id, 3, CRASH).not_before is not None
+    assert library.jobs.stop(job_id).not_before is None
+    retries = library.settings.job_retries
+    for failures in range(2, retries + 2):
+        claim = library.claim()
+        job = library.jobs.fail(job_id, claim.attempt, CRASH)
+        assert job.failures == failures
+        if failures <= retries:
+            assert (job.status, job.wish, job.error and job.error["code"]) == ("queued", "stop", "CRASHED")
+            library.clock.advance(1000)
+    assert (job.status, job.wish, job.error and job.error["code"]) == ("failed", None, "CRASHED")
+    assert job.pointer is not None
+
+
+def test_what_is_stopped_may_run_over_its_time(library: Library) -> None:
+    job_id = library.submit(max_runtime_s=10).id
+    attempt = library.claim().attempt
+    library.jobs.move_pointer(job_id, attempt, pointer(attempt, 1, best=BEST))
+    library.jobs.stop(job_id)
+    library.clock.advance(20)
+    assert library.jobs.fail(job_id, attempt, CRASH).status is JobStatus.QUEUED
 
 
 def test_wishes_on_a_job_that_ended(library: Library) -> None:

@@ -26,45 +26,67 @@ Q, P, S, F, C = JobStatus.QUEUED, JobStatus.PAUSED, JobStatus.SUCCEEDED, JobStat
 
 
 @pytest.mark.parametrize(
-    ("failure", "wish", "has_best", "failures", "status", "pause_s"),
+    ("failure", "wish", "has", "failures", "status", "pause_s"),
     [
-        (CRASH, None, False, 0, Q, 10.0),
-        (CRASH, None, False, 1, Q, 20.0),
-        (CRASH, None, True, 2, F, 0.0),
-        (CRASH, Wish.CANCEL, True, 0, C, 0.0),
-        (CRASH, Wish.PAUSE, False, 0, P, 0.0),
-        (CRASH, Wish.PAUSE, False, 2, P, 0.0),
-        (CRASH, Wish.STOP, True, 0, S, 0.0),
-        (CRASH, Wish.STOP, False, 0, C, 0.0),
-        (VERDICT, None, True, 0, F, 0.0),
-        (VERDICT, Wish.CANCEL, True, 0, F, 0.0),
+        (CRASH, None, "", 0, Q, 10.0),
+        (CRASH, None, "", 1, Q, 20.0),
+        (CRASH, None, "best", 2, F, 0.0),
+        (CRASH, Wish.CANCEL, "best", 0, C, 0.0),
+        (CRASH, Wish.PAUSE, "", 0, P, 0.0),
+        (CRASH, Wish.PAUSE, "", 2, P, 0.0),
+        (CRASH, Wish.STOP, "best weights", 0, S, 0.0),
+        (CRASH, Wish.STOP, "best weights", 2, S, 0.0),
+        (CRASH, Wish.STOP, "best", 0, Q, 10.0),
+        (CRASH, Wish.STOP, "best", 1, Q, 20.0),
+        (CRASH, Wish.STOP, "best", 2, F, 0.0),
+        (CRASH, Wish.STOP, "", 0, C, 0.0),
+        (VERDICT, None, "best", 0, F, 0.0),
+        (VERDICT, Wish.CANCEL, "best", 0, F, 0.0),
+        (VERDICT, Wish.STOP, "best", 0, F, 0.0),
     ],
 )
 def test_after_failure(
-    failure: Failure, wish: Wish | None, has_best: bool, failures: int, status: JobStatus, pause_s: float
+    failure: Failure, wish: Wish | None, has: str, failures: int, status: JobStatus, pause_s: float
 ) -> None:
     following = after_failure(
-        failure, wish=wish, has_best=has_best, failures=failures, preemptions=7, rules=RULES
+        failure,
+        wish=wish,
+        has_best="best" in has,
+        has_weights="weights" in has,
+        failures=failures,
+        preemptions=7,
+        rules=RULES,
     )
     assert (following.status, following.pause_s) == (status, pause_s)
     assert (following.failures, following.preemptions) == (failures + 1, 7)
+    assert following.wish is (wish if status is Q else None)
 
 
 @pytest.mark.parametrize(
-    ("wish", "has_best", "drained", "status"),
+    ("wish", "has", "drained", "status"),
     [
-        (None, False, True, Q),
-        (None, False, False, Q),
-        (Wish.CANCEL, True, False, C),
-        (Wish.CANCEL, True, True, C),
-        (Wish.PAUSE, False, False, P),
-        (Wish.STOP, True, False, S),
-        (Wish.STOP, False, True, C),
+        (None, "", True, Q),
+        (None, "", False, Q),
+        (Wish.CANCEL, "best", False, C),
+        (Wish.CANCEL, "best", True, C),
+        (Wish.PAUSE, "", False, P),
+        (Wish.STOP, "best weights", False, S),
+        (Wish.STOP, "best", False, Q),
+        (Wish.STOP, "best", True, Q),
+        (Wish.STOP, "", True, C),
     ],
 )
-def test_after_release(wish: Wish | None, has_best: bool, drained: bool, status: JobStatus) -> None:
-    following = after_release(wish=wish, has_best=has_best, failures=1, preemptions=4, drained=drained)
+def test_after_release(wish: Wish | None, has: str, drained: bool, status: JobStatus) -> None:
+    following = after_release(
+        wish=wish,
+        has_best="best" in has,
+        has_weights="weights" in has,
+        failures=1,
+        preemptions=4,
+        drained=drained,
+    )
     assert following.status is status
+    assert following.wish is (wish if status is Q else None)
     assert (following.failures, following.preemptions) == (1, 4 + drained)
     assert following.pause_s == 0.0
 
@@ -101,6 +123,7 @@ def test_a_cause_has_a_budget_of_its_own(code: FailureCode, of_cause: int, statu
         Failure(code, "m"),
         wish=None,
         has_best=False,
+        has_weights=False,
         failures=1,
         preemptions=0,
         rules=RULES,
@@ -112,7 +135,13 @@ def test_a_cause_has_a_budget_of_its_own(code: FailureCode, of_cause: int, statu
 def test_a_cause_may_need_a_longer_pause() -> None:
     for code, pause_s in ((FailureCode.KILLED, 10.0), (FailureCode.DISK_FULL, 30.0)):
         following = after_failure(
-            Failure(code, "m"), wish=None, has_best=False, failures=0, preemptions=0, rules=RULES
+            Failure(code, "m"),
+            wish=None,
+            has_best=False,
+            has_weights=False,
+            failures=0,
+            preemptions=0,
+            rules=RULES,
         )
         assert following.pause_s == pause_s
 
@@ -121,7 +150,7 @@ def test_wishes_have_an_order() -> None:
     assert outranked_by(Wish.CANCEL) == [Wish.STOP, Wish.PAUSE]
     assert outranked_by(Wish.STOP) == [Wish.PAUSE]
     assert outranked_by(Wish.PAUSE) == []
-    assert granted(Wish.CANCEL, has_best=True) is C
+    assert granted(Wish.CANCEL, has_best=True, has_weights=True) is C
 
 
 def test_pauses_grow_to_a_bound() -> None:
@@ -147,11 +176,26 @@ def test_what_failed_together_comes_back_spread_at_production_periods(tmp_path: 
 def test_the_wait_of_a_failed_job_is_its_own() -> None:
     def pause_s(key: str | None) -> float:
         return after_failure(
-            CRASH, wish=None, has_best=False, failures=0, preemptions=0, rules=RULES, key=key
+            CRASH,
+            wish=None,
+            has_best=False,
+            has_weights=False,
+            failures=0,
+            preemptions=0,
+            rules=RULES,
+            key=key,
         ).pause_s
 
     assert pause_s(None) == 10.0
     assert pause_s("job_1") == RULES.pause_s(1, key="job_1") != pause_s("job_2")
+
+
+def test_the_wait_of_a_failed_task_is_its_own() -> None:
+    def pause_s(key: str | None) -> float:
+        return after_task_failure(CRASH, wish=None, failures=0, rules=RULES, key=key).pause_s
+
+    assert pause_s(None) == 10.0
+    assert pause_s("task_1") == RULES.pause_s(1, key="task_1") != pause_s("task_2")
 
 
 def test_every_failure_has_a_hint() -> None:

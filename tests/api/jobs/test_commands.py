@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.domain.failures import Failure, FailureCode
-from api.domain.records import Claim, JobStatus, Pointer, WaitingReason
+from api.domain.records import Artifact, Claim, JobStatus, Pointer, WaitingReason
 from tests.support.service import World, a_dataset, a_job, an_architecture, client_of, new_world, submitted
 
 BEST = {"epoch": 1, "map50": 0.5}
@@ -69,6 +69,17 @@ class Jobs:
         self.book.release(job_id, 1)
         return job_id
 
+    def queued_again(self, *, best: bool = False, wish: str | None = None) -> str:
+        """Return one that ran and waits for a worker, or that a worker gave back with a wish upon it."""
+        job_id = self.running(best=best, wish=wish)
+        self.book.release(job_id, 1, drained=True)
+        return job_id
+
+    def store_weights(self, job_id: str) -> None:
+        """Store what a trainer delivers."""
+        attempt = self.book.get(job_id).attempt
+        self.book.add_artifacts(job_id, attempt, [Artifact("best.pt", "weights", "f" * 64, 5, "text/plain")])
+
     def succeeded(self, *, best: bool = False) -> str:
         """Return one that finished."""
         job_id = self.running(best=best)
@@ -100,6 +111,8 @@ STATES: dict[str, Make] = {
     "queued": lambda jobs: jobs.queued(),
     "waiting for its dataset": lambda jobs: jobs.queued(jobs.unready),
     "waiting to retry": lambda jobs: jobs.after_failure(),
+    "queued with a best": lambda jobs: jobs.queued_again(best=True),
+    "queued, to be stopped": lambda jobs: jobs.queued_again(best=True, wish="stop"),
     "running": lambda jobs: jobs.running(),
     "running, to be paused": lambda jobs: jobs.running(wish="pause"),
     "running, to be stopped": lambda jobs: jobs.running(wish="stop"),
@@ -117,12 +130,14 @@ TABLE: dict[str, tuple[str | None, ...]] = {
     "queued": WAITS,
     "waiting for its dataset": WAITS,
     "waiting to retry": WAITS,
+    "queued with a best": ("cancelled", "queued stop", "paused", "queued"),
+    "queued, to be stopped": ("cancelled", "queued stop", "queued stop", "queued"),
     "running": ("running cancel", "running stop", "running pause", "running"),
     "running, to be paused": ("running cancel", "running stop", "running pause", "running"),
     "running, to be stopped": ("running cancel", "running stop", "running stop", "running stop"),
     "running, to be cancelled": ("running cancel",) * 4,
     "paused": WAITS,
-    "paused with a best": ("cancelled", "succeeded", "paused", "queued"),
+    "paused with a best": ("cancelled", "queued stop", "paused", "queued"),
     "succeeded": (None,) * 4,
     "succeeded with a best": (None, "succeeded", None, None),
     "failed": (None,) * 4,
@@ -164,6 +179,7 @@ def test_the_strongest_wish_is_granted_in_any_order(jobs: Jobs, wishes: tuple[st
     for most in range(1, 4):
         asked = wishes[:most]
         job_id = jobs.running(best=True)
+        jobs.store_weights(job_id)
         for wish in asked:
             assert jobs.client.post(f"/v1/jobs/{job_id}/{wish}").status_code == 202
         strongest = min(asked, key=("cancel", "stop", "pause").index)
@@ -175,6 +191,20 @@ def test_the_strongest_wish_is_granted_in_any_order(jobs: Jobs, wishes: tuple[st
         granted = {"cancel": "cancelled", "stop": "succeeded", "pause": "paused"}[strongest]
         body = jobs.client.get(f"/v1/jobs/{job_id}").json()
         assert (body["status"], body["wish"]) == (granted, None)
+
+
+@pytest.mark.parametrize("ends", ["released", "crashed"])
+def test_a_stop_stands_until_the_weights_are_stored(jobs: Jobs, ends: str) -> None:
+    job_id = jobs.running(best=True, wish="stop")
+    if ends == "released":
+        jobs.book.release(job_id, 1)
+    else:
+        jobs.book.fail(job_id, 1, CRASH)
+    body = jobs.client.get(f"/v1/jobs/{job_id}").json()
+    waits_for = "no_worker" if ends == "released" else "waiting_to_retry"
+    assert (body["status"], body["wish"], body["waiting_reason"]) == ("queued", "stop", waits_for)
+    again = jobs.client.post(f"/v1/jobs/{job_id}/stop").json()
+    assert (again["status"], again["wish"], again["revision"]) == ("queued", "stop", body["revision"])
 
 
 @pytest.mark.parametrize("wish", ["cancel", "stop", "pause"])

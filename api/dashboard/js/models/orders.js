@@ -11,6 +11,7 @@ const ORDERS = {
   retry: { verb: "activate", label: "Retry now", title: "Do not wait before the next attempt." },
   resume: { verb: "activate", label: "Do not pause", title: "Take the pause back." },
   pause: { verb: "pause", label: "Pause", title: "Write a checkpoint and give the worker to other jobs." },
+  keep: { verb: "activate", label: "Do not stop", title: "Take the stop back; it goes on where it was." },
   hold: { verb: "pause", label: "Hold", title: "Do not start it until it is told to go on." },
   stop: { verb: "stop", label: "Stop", title: "End it and keep the best so far." },
   cancel: { verb: "cancel", label: "Cancel", title: "Drop it.", danger: true },
@@ -21,8 +22,8 @@ const ORDERS = {
 /** @type {Record<string, string>} */
 const DOING = { cancel: "Cancelling…", stop: "Stopping…", pause: "Pausing…" };
 
-/** @param {string} verb @returns {Order} */
-const pending = (verb) => ({ ...ORDERS[verb], label: DOING[verb], title: "Its worker is told.", pending: true });
+/** @param {string} verb @param {string} [title] @returns {Order} */
+const pending = (verb, title = "Its worker is told.") => ({ ...ORDERS[verb], label: DOING[verb], title, pending: true });
 
 /** @param {any} job @returns {Order[]} */
 function whileRunning(job) {
@@ -36,6 +37,7 @@ function whileRunning(job) {
 export function ordersOf(job) {
   if (FINAL.has(job.status)) return [ORDERS.rerun, ORDERS.delete];
   if (job.status === "running") return [ORDERS.rerun, ...whileRunning(job)];
+  if (job.wish === "stop") return [ORDERS.rerun, pending("stop", "The next worker delivers its best."), ORDERS.keep, ORDERS.cancel];
   // Without a best so far a stop is a cancel.
   const ends = job.best ? [ORDERS.stop, ORDERS.cancel] : [ORDERS.cancel];
   if (job.status === "paused") return [ORDERS.rerun, ORDERS.activate, ...ends];
@@ -56,6 +58,7 @@ const REASONS = {
 export function waitingText(job, nowS) {
   if (!job.waiting_reason) return "";
   const parts = [REASONS[job.waiting_reason] ?? job.waiting_reason];
+  if (job.wish === "stop") parts.unshift("to be stopped, its weights are still to be delivered");
   if (job.queue_position != null) parts.push(`number ${job.queue_position} of ${job.queue}`);
   if (job.estimated_start_at != null) {
     const left = job.estimated_start_at - nowS;

@@ -18,6 +18,7 @@ export function share(job) {
 function note(job) {
   if (job.status === "running") return job.wish ? `to ${job.wish}` : job.phase || "";
   if (job.status !== "queued") return "";
+  if (job.wish) return `to ${job.wish}`;
   if (job.waiting_reason === "no_worker") return "no worker";
   return job.queue_position == null ? "" : `number ${job.queue_position}`;
 }
