@@ -72,9 +72,10 @@ def main(arguments: list[str]) -> int:
 
 def import_weights(folder: Path, file: Path, name: str, sha256: str) -> int:
     """Write the verdict on a file into a folder; return 0 or 65. Raises OSError."""
+    size_bytes = file.stat().st_size  # one that is gone is no fault of whoever sent it
     try:
         given = read(file)
-        provenance = provenance_of(given, name=name, sha256=sha256, size_bytes=file.stat().st_size)
+        provenance = provenance_of(given, name=name, sha256=sha256, size_bytes=size_bytes)
         write_safely(folder / "weights.pt", given, provenance)
     except CheckpointError as error:
         return _leave(folder, *refused(error, name, own_name=file.name))
