@@ -77,6 +77,7 @@ export const listImages = (id, split, limit) =>
 export const confirmDataset = (/** @type {string} */ id) => postJson(`/v1/datasets/${id}/confirm`, {});
 export const listProblems = (/** @type {string} */ id) => request(`/v1/datasets/${id}/problems`);
 export const listArchitectures = () => listPages("/v1/architectures", 20);
+export const listWeights = () => listPages("/v1/weights", 20);
 export const listPublic = () => request("/v1/architectures/public");
 export const listPresets = () => request("/v1/presets");
 export const configSchema = () => request("/v1/config/schema");

@@ -75,12 +75,14 @@ function ConfigForm({ fields, edits, problems, setEdits }) {
 export function NewJobPage({ query }) {
   const datasets = useLoaded(() => api.listDatasets(), [], 3000);
   const architectures = useLoaded(() => api.listArchitectures(), []);
+  const weights = useLoaded(() => api.listWeights(), []);
   const publicFiles = useLoaded(() => api.listPublic(), []);
   const presets = useLoaded(() => api.listPresets(), []);
   const schema = useLoaded(() => api.configSchema(), []);
   const [dataset, setDataset] = useState(query.get("dataset") ?? "");
   const [architecture, setArchitecture] = useState("");
   const [text, setText] = useState("");
+  const [start, setStart] = useState("");
   const [name, setName] = useState("");
   const [edits, setEdits] = useState(/** @type {Record<string, any>} */ ({}));
   const [problem, setProblem] = useState(/** @type {any} */ (null));
@@ -104,13 +106,13 @@ export function NewJobPage({ query }) {
     setBusy(true);
     setProblem(null);
     // The same form sent again, after an answer that never arrived, is the same job and the same architecture.
-    const asked = JSON.stringify([name, dataset, text, config]);
+    const asked = JSON.stringify([name, dataset, text, config, start]);
     if (attempt.current.asked !== asked) attempt.current = { asked, key: randomKey() };
     const { key } = attempt.current;
     try {
       const known = (architectures.data?.items ?? []).find((/** @type {any} */ item) => item.id === architecture && item.text === text);
       const used = known ?? (await api.createArchitecture(`${name.trim() || "pasted"} ${key.slice(0, 8)}`, text));
-      const job = await api.submitJob({ name: name || undefined, dataset, architecture: used.id, config }, key);
+      const job = await api.submitJob({ name: name || undefined, dataset, architecture: used.id, config, weights: start || undefined }, key);
       location.hash = `#/jobs/${job.id}`;
     } catch (failure) {
       setProblem(failure);
@@ -134,7 +136,10 @@ export function NewJobPage({ query }) {
         <optgroup label="Public YOLOv5 files">${(publicFiles.data?.items ?? []).map((/** @type {any} */ item) => html`<option value=${item.name}>${item.name}</option>`)}</optgroup>
         <optgroup label="Yours">${(architectures.data?.items ?? []).map((/** @type {any} */ item) => html`<option value=${item.id}>${item.name}</option>`)}</optgroup></select></label>
       <label>Model YAML <textarea name="yaml" rows="12" spellcheck="false" value=${text} onInput=${(/** @type {any} */ event) => setText(event.target.value)} required></textarea></label>
-      <${ProblemBox} problem=${check.problem} /><${Plan} plan=${check.plan} /></section>
+      <${ProblemBox} problem=${check.problem} /><${Plan} plan=${check.plan} />
+      <label>Weights <select name="weights" value=${start} onChange=${(/** @type {any} */ event) => setStart(event.target.value)}>
+        <option value="">none: start from random numbers</option>
+        ${(weights.data?.items ?? []).filter((/** @type {any} */ item) => item.status === "ready").map((/** @type {any} */ item) => html`<option value=${item.id}>${item.name}</option>`)}</select></label></section>
     <section class="card stack"><h2>Settings</h2>
       <label>Name <input name="job-name" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} maxlength="100" /></label>
       <${ProblemBox} problem=${schema.problem} />
