@@ -93,6 +93,13 @@ class Client(WeightsClient):
         ]
         return found
 
+    def diff_datasets(self, dataset_id: str, other_id: str) -> dict[str, Any]:
+        """Return what another ready dataset has more, less or otherwise: images, splits, boxes, classes."""
+        found: dict[str, Any] = self.request(
+            "GET", f"/v1/datasets/{dataset_id}/diff", params={"other": other_id}
+        ).json()
+        return found
+
     # Architectures
 
     def push_architecture(self, text: str, name: str) -> Architecture:
@@ -108,12 +115,32 @@ class Client(WeightsClient):
         items = self.request("GET", "/v1/architectures/public").json()["items"]
         return {item["name"]: item["text"] for item in items}
 
-    def check_architecture(self, text: str, num_classes: int | None = None) -> dict[str, Any]:
-        """Check a model YAML without storing it and return its plan."""
-        params = {} if num_classes is None else {"num_classes": num_classes}
+    def check_architecture(
+        self,
+        text: str,
+        num_classes: int | None = None,
+        *,
+        imgsz: int | None = None,
+        batch: int | None = None,
+        dataset: str | None = None,
+    ) -> dict[str, Any]:
+        """Check a model YAML without storing it and return its plan, by the service's defaults for None.
+
+        `imgsz` in pixels; `dataset` is the id of one whose classes and boxes the model is held against.
+        """
+        asked = {"num_classes": num_classes, "imgsz": imgsz, "batch": batch, "dataset": dataset}
+        params = {key: value for key, value in asked.items() if value is not None}
         headers = {"Content-Type": "application/yaml"}
         found: dict[str, Any] = self.request(
             "POST", "/v1/architectures/check", params=params, headers=headers, content=text.encode()
+        ).json()
+        return found
+
+    def diff_architectures(self, architecture_id: str, other: str, imgsz: int = 640) -> dict[str, Any]:
+        """Return where another architecture, by id or public name, differs at an image size in pixels."""
+        params = {"other": other, "imgsz": imgsz}
+        found: dict[str, Any] = self.request(
+            "GET", f"/v1/architectures/{architecture_id}/diff", params=params
         ).json()
         return found
 

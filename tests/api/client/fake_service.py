@@ -73,6 +73,8 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("DELETE", "/v1/datasets/ds_1"): (204, None),
         ("POST", "/v1/datasets/ds_1/confirm"): (202, service.dataset | {"status": "ingesting"}),
         ("POST", "/v1/datasets/ds_1/retry"): (202, service.dataset | {"status": "ingesting"}),
+        ("GET", "/v1/datasets/ds_1/diff"): (200, {"images_added": {"count": 1, "first": []}}),
+        ("GET", "/v1/architectures/arch_1/diff"): (200, {"rows": []}),
         ("GET", "/v1/datasets/ds_1/problems"): (200, {"items": service.problems, "truncated": False}),
         ("POST", "/v1/architectures"): (201, {"id": "arch_1", "name": "tiny"} | PLAN),
         ("POST", "/v1/architectures/check"): (200, PLAN),

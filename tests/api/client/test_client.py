@@ -50,6 +50,18 @@ def test_pages_are_followed(client: Client) -> None:
     assert [job.id for job in client.jobs()] == ["job_0", "job_1"]
 
 
+def test_checks_and_differences_say_by_what(service: FakeService, client: Client) -> None:
+    client.check_architecture("nc: 1", 2, imgsz=320, dataset="ds_1")
+    assert client.diff_datasets("ds_1", "ds_2")["images_added"]["count"] == 1
+    assert client.diff_architectures("arch_1", "yolov5n") == {"rows": []}
+    paths = [path for _, path, _, _ in service.requests]
+    assert paths == [
+        "/v1/architectures/check?num_classes=2&imgsz=320&dataset=ds_1",
+        "/v1/datasets/ds_1/diff?other=ds_2",
+        "/v1/architectures/arch_1/diff?other=yolov5n&imgsz=640",
+    ]
+
+
 def test_a_submission_carries_its_key(service: FakeService, client: Client) -> None:
     job = client.submit({"dataset": "ds_1", "architecture": "arch_1", "config": {}}, idempotency_key="k")
     headers, body = service.asked("POST", "/v1/jobs")[0]
