@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     retry_backoff_s: float = Field(
         10.0,
         ge=0,
-        description="Wait before the first retry; doubled for each more, and up to a fifth longer or shorter.",
+        description="Wait before the first retry; doubled for each more, up to a fifth longer or shorter.",
     )
     retry_backoff_max_s: float = Field(600.0, ge=0, description="Longest wait before a retry.")
     max_running_per_owner: int | None = Field(None, ge=1, description="Running jobs one owner may have.")
