@@ -20,7 +20,7 @@ LOSSES = tuple(f"{split}_{part}" for split in ("train", "val") for part in ("box
 METRICS = SHARES + LOSSES
 DEFAULT_METRIC = "fitness"
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
     "==": operator.eq,
@@ -178,7 +178,7 @@ def _compare(
     if found is None:
         missing = f"{metric} was not measured"
         return Verdict(gate, metric, relation, bound, None, False, f"{note}; {missing}" if note else missing)
-    return Verdict(gate, metric, relation, bound, found, _OPERATORS[relation](found, bound), note)
+    return Verdict(gate, metric, relation, bound, found, OPERATORS[relation](found, bound), note)
 
 
 def not_judged(gate: Requirement | NoWorse, note: str) -> Verdict:

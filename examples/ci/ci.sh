@@ -14,9 +14,9 @@ out=${TRAINSHED_OUT:-trainshed-out}
 if ! command -v trainshed >/dev/null 2>&1; then
   tools=${TRAINSHED_VENV:-.trainshed-venv}
   if [ ! -x "$tools/bin/trainshed" ]; then
+    package=${TRAINSHED_PACKAGE:?says what pip shall install}
     python3 -m venv "$tools"
-    "$tools/bin/python" -m pip install --quiet --disable-pip-version-check \
-      "${TRAINSHED_PACKAGE:?says what pip shall install}"
+    "$tools/bin/python" -m pip install --quiet --disable-pip-version-check "$package"
   fi
   PATH=$tools/bin:$PATH
 fi

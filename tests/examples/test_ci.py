@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +18,14 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
+from api.cli.gates import METRICS, OPERATORS
 from api.cli.main import app
+from api.cli.recipe import KEYS
+from api.cli.reports import FILES, RESULTS
 from tests.chaos.sim_stack import SimStack
 from tests.support.members import until
 from tests.support.shapes import TINY_MODEL, write_shapes
@@ -241,3 +247,107 @@ def test_a_dataset_goes_by_name_and_by_hash_and_an_invalid_one_is_1(pipeline: Pi
     (pipeline.folder / "broken" / "data.yaml").write_text("names: [a]\n")
     code, summary, said = invoke(pipeline, str(pipeline.folder / pipeline.recipe(dataset="broken")))
     assert (code, summary["result"]) == (1, "failed") and summary["problems"], said
+
+
+FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+DOCUMENT = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+
+
+def documented_commands() -> list[tuple[list[str], int]]:
+    """Return the commands that docs/ci.md tells people to type, and the exit code it tells of them."""
+    lines = [line for block in FENCE.findall(DOCUMENT) for line in block.splitlines()]
+    found = []
+    for line in lines:
+        command, _, said = line.partition("  # exits ")
+        if command.startswith(("trainshed run", "sh ci.sh")):
+            found.append((shlex.split(command), int(said or 0)))
+    return found
+
+
+def test_the_documented_commands_do_what_is_said(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "examples" / "ci", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(pipeline.folder / "shapes", tmp_path / "dataset")
+    recipe = tmp_path / "job.yaml"
+    # As few as still reach what the example requires.
+    recipe.write_text(recipe.read_text().replace("epochs: 50", "epochs: 14"))
+    monkeypatch.chdir(tmp_path)
+    pipeline.stack.set_pace(batches=1, batch_s=0.001)
+    commands = documented_commands()
+    assert len(commands) >= 8 and {words[0] for words, _ in commands} == {"trainshed", "sh"}
+    environment = pipeline.environment("documented")
+    for words, code in commands:
+        if words[0] == "trainshed":
+            ended = CliRunner().invoke(app, words[1:], env=environment)
+            assert ended.exit_code == code, (words, ended.output)
+        else:
+            step = subprocess.run(
+                words, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert step.returncode == code, (words, step.stdout, step.stderr)
+    assert (tmp_path / "trainshed-out" / "report.md").is_file() and (tmp_path / "results").is_dir()
+
+
+def test_the_document_names_all_there_is() -> None:
+    codes = re.findall(r"^\| (\d+) \| ", DOCUMENT, re.MULTILINE)
+    assert [int(code) for code in codes] == sorted(RESULTS)
+    named = set(re.findall(r"`([^`\n]+)`", FENCE.sub("", DOCUMENT)))
+    assert set(KEYS) | set(METRICS) | set(FILES) | set(OPERATORS) <= named
+    (shown,) = [block for block in FENCE.findall(DOCUMENT) if block.startswith("dataset:")]
+    example = (ROOT / "examples" / "ci" / "job.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(shown) == yaml.safe_load(example)
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_the_workflows_call_the_script_with_options_it_has(name: str) -> None:
+    text = (ROOT / "examples" / "ci" / name).read_text(encoding="utf-8")
+    assert isinstance(yaml.safe_load(text), dict)
+    (line,) = re.findall(r"sh ci\.sh .*", text)
+    words = shlex.split(line)[2:]
+    command: Any = typer.main.get_command(app)
+    known = {option for parameter in command.commands["run"].params for option in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+    for name in re.findall(r"TRAINSHED_[A-Z]+", text):
+        assert name in SCRIPT.read_text(encoding="utf-8")
+
+
+# A python3 that notes what it is asked; its virtual environment has a `trainshed` that misses a requirement.
+STUB = """\
+#!/bin/sh
+echo "$@" >> "$NOTES"
+[ "$2" = venv ] || exit 0
+mkdir -p "$3/bin"
+cp "$0" "$3/bin/python"
+cat > "$3/bin/trainshed" <<'END'
+#!/bin/sh
+echo "$@" >> "$NOTES"
+exit 3
+END
+chmod +x "$3/bin/trainshed"
+"""
+
+
+def test_the_script_installs_the_client_where_it_is_missing(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    stub = tools / "python3"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    notes = tmp_path / "notes"
+    environment = {"PATH": f"{tools}:/usr/bin:/bin", "NOTES": str(notes)}
+    command = ["sh", str(SCRIPT), "job.yaml", "--name", "two words"]
+    refused = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2 and "says what pip shall install" in refused.stderr
+    assert not notes.exists()
+    environment |= {"TRAINSHED_PACKAGE": "trainshed[api] @ file:///x"}
+    for _ in range(2):
+        step = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert step.returncode == 3, step.stderr
+    told = notes.read_text().splitlines()
+    assert told[0] == "-m venv .trainshed-venv" and told[1].endswith("trainshed[api] @ file:///x")
+    assert told[2:] == ["run job.yaml --name two words --out trainshed-out"] * 2
