@@ -16,8 +16,7 @@ MAX_CANDIDATES = 30_000
 # Boxes of different classes are moved apart by more than any picture is wide, so one pass serves all classes.
 _CLASS_DISTANCE_PX = 7680
 _CHUNK = 512
-_SPLIT_FROM = 2048
-_MIN_PER_CLASS = 128
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 64, 1024
 
 
 def non_max_suppression(
@@ -46,7 +45,7 @@ def non_max_suppression(
         decoded = decoded.float()
     candidates = []
     for image, rows in enumerate(decoded):
-        chosen = rows[rows[:, 4] > conf_thres]
+        chosen = rows.index_select(0, (rows[:, 4] > conf_thres).nonzero().flatten())
         if labels and len(labels[image]):
             chosen = torch.cat((chosen, _as_rows(labels[image], decoded)), 0)
         candidates.append(_score(chosen, conf_thres, multi_label, nm, classes))
@@ -68,8 +67,10 @@ def _score(
     num_classes = rows.shape[1] - 5 - nm
     scores = rows[:, 5 : 5 + num_classes] * rows[:, 4:5]
     if multi_label and num_classes > 1:
-        row, cls = (scores > conf_thres).nonzero(as_tuple=True)
-        score = scores[row, cls]
+        flat = scores.flatten()
+        passing = (flat > conf_thres).nonzero().flatten()
+        score = flat.index_select(0, passing)
+        row, cls = passing // num_classes, passing % num_classes
     else:
         score, cls = (
             scores.max(1) if len(scores) else (scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
@@ -81,10 +82,11 @@ def _score(
         row, score, cls = row[kept], score[kept], cls[kept]
     score, order = score.sort(descending=True, stable=True)
     order, score = order[:MAX_CANDIDATES], score[:MAX_CANDIDATES]
-    row, cls = row[order], cls[order]
-    parts = [xywh_to_xyxy(rows[row, :4]), score[:, None], cls[:, None].to(score.dtype)]
+    row, cls = row.index_select(0, order), cls.index_select(0, order)
+    chosen = rows.index_select(0, row)
+    parts = [xywh_to_xyxy(chosen[:, :4]), score[:, None], cls[:, None].to(score.dtype)]
     if nm:
-        parts.append(rows[row, 5 + num_classes :] * rows[row, 4:5])
+        parts.append(chosen[:, 5 + num_classes :] * chosen[:, 4:5])
     return torch.cat(parts, 1)
 
 
@@ -93,38 +95,20 @@ def suppress(found: Tensor, iou_thres: float, agnostic: bool, max_det: int, *, c
 
     A row is suppressed only by rows before it, so the list is taken chunk by chunk: each chunk competes with
     the rows kept so far, and once `max_det` are kept the rest need not be looked at. The result is that of
-    one pass.
+    one pass. The work is kept rows times rows looked at, so chunks are small: as many rows as should fill
+    the list if they survive as those of the last chunk did.
     """
     boxes = found[:, :4] if agnostic else found[:, :4] + found[:, 5:6] * _CLASS_DISTANCE_PX
     scores = found[:, 4]
     kept = torch.zeros(0, dtype=torch.long, device=found.device)
     start, size = 0, max(chunk, 1)
     while start < len(found) and len(kept) < max_det:
-        end = min(start + size, len(found))
+        end, num_before = min(start + size, len(found)), len(kept)
         rivals = torch.cat((kept, torch.arange(start, end, device=found.device)))
-        kept = _compete(boxes, scores, None if agnostic else found[:, 5], rivals, iou_thres)
-        # Next, as many as should fill the list if they survive as those seen so far did.
-        missing = max_det - len(kept)
-        start, size = end, max(size, missing * end // len(kept))
+        kept = rivals[_suppress(boxes[rivals], scores[rivals], iou_thres)]
+        needed = (max_det - len(kept)) * (end - start) // max(len(kept) - num_before, 1)
+        start, size = end, min(max(needed, _SMALLEST_CHUNK), _LARGEST_CHUNK)
     return found[kept[:max_det]]
-
-
-def _compete(
-    boxes: Tensor, scores: Tensor, classes: Tensor | None, rivals: Tensor, iou_thres: float
-) -> Tensor:
-    """Return those of the `rivals` (positions, best score first) that survive each other, in the same order.
-
-    The work is survivors times rivals: on the CPU a long list of few classes is taken class by class.
-    """
-    if classes is None or len(rivals) < _SPLIT_FROM or not rivals.is_cpu:
-        return rivals[_suppress(boxes[rivals], scores[rivals], iou_thres)]
-    of_rival = classes[rivals].long()
-    counts = [count for count in of_rival.bincount().tolist() if count]
-    if len(rivals) < _MIN_PER_CLASS * len(counts):
-        return rivals[_suppress(boxes[rivals], scores[rivals], iou_thres)]
-    parts = torch.split(rivals[of_rival.argsort(stable=True)], counts)
-    kept = [part[_suppress(boxes[part], scores[part], iou_thres)] for part in parts]
-    return torch.cat(kept).sort().values
 
 
 def _suppress(boxes: Tensor, scores: Tensor, iou_thres: float) -> Tensor:
