@@ -6,7 +6,6 @@ wrote is believed where it can be checked: contents are hashed again on their wa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from api.domain.records import DatasetStatus, IngestResult, Task
 from worker.child import Limits
 from worker.errand import Errand, UntrueResultError
 from worker.ladder import read_json
+from yolocore.spec.manifest_text import ManifestText
 
 SHOWN_FILES = frozenset({"thumbnails", "page"})
 
@@ -91,7 +91,9 @@ class Intake(Errand):
     def _publish_dataset(self, manifest_hash: str) -> Blob:
         """Store images, then the manifest; raises UntrueResultError where names and contents disagree."""
         path = self._folder / "manifest.json"
-        for sha256 in sorted({image["sha256"] for image in json.loads(path.read_bytes())["images"]}):
+        with path.open("rb") as file:
+            digests = {image["sha256"] for image in ManifestText(file).images()}
+        for sha256 in sorted(digests):
             if self._tools.blobs.has(sha256):
                 continue
             stored = self._tools.blobs.move_file(self._folder / "images" / sha256[:2] / sha256)

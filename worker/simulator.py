@@ -349,7 +349,8 @@ class SimulatedAttempt(Attempt):
 
 
 def _read_manifest(path: Path) -> Manifest:
-    return Manifest.model_validate_json(path.read_bytes())
+    with path.open("rb") as file:
+        return Manifest.read(file)
 
 
 def _no_weights(digest: str) -> bytes:
