@@ -349,8 +349,7 @@ class SimulatedAttempt(Attempt):
 
 
 def _read_manifest(path: Path) -> Manifest:
-    with path.open("rb") as file:
-        return Manifest.read(file)
+    return Manifest.parse(path.read_bytes())
 
 
 def _no_weights(digest: str) -> bytes:
