@@ -91,8 +91,11 @@ class Intake(Errand):
     def _publish_dataset(self, manifest_hash: str) -> Blob:
         """Store images, then the manifest; raises UntrueResultError where names and contents disagree."""
         path = self._folder / "manifest.json"
-        with path.open("rb") as file:
-            digests = {image["sha256"] for image in ManifestText(file).images()}
+        try:
+            with path.open("rb") as file:
+                digests = {str(image["sha256"]) for image in ManifestText(file).images()}
+        except (ValueError, KeyError) as error:
+            raise UntrueResultError(f"manifest {manifest_hash} is none") from error
         for sha256 in sorted(digests):
             if self._tools.blobs.has(sha256):
                 continue

@@ -30,7 +30,8 @@ def image(content, name=None):
     return {"split": "train", "name": sha, "sha256": sha, "bytes": len(content), "width": 1, "height": 1,
             "rows": []}
 def leave(status, images, **more):
-    manifest = json.dumps({"v": 1, "names": ["a"], "images": images}).encode()
+    made = {"images": images, "names": ["a"], "v": 1}
+    manifest = json.dumps(made, separators=(",", ":")).encode()
     if status == "ready":
         (folder / "manifest.json").write_bytes(manifest)
         (folder / "statistics.json").write_text('{"boxes": 7}')
@@ -43,6 +44,7 @@ def leave(status, images, **more):
 READY = 'leave("ready", [image(b"one"), image(b"two"), image(data)])'
 INVALID = 'leave("invalid", [], errors=3, num_boxes=0, classes=[]); sys.exit(65)'
 FORGED = 'leave("ready", [image(b"poison", name="a" * 64)])'
+NO_MANIFEST = READY + '; (folder / "manifest.json").write_text("not one")'
 CRASH = 'print("last words", flush=True); os.kill(os.getpid(), 9)'
 SLOW = "(folder / 'ready').touch(); time.sleep(60)"
 
@@ -144,6 +146,14 @@ def test_a_content_under_a_false_name_harms_nobody(books: Books, make_slot: Make
     ingest_next(make_slot(ingest_command=child(FORGED)))
     stored = [path for path in books.blobs.images_root.rglob("*") if path.is_file()]
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in stored)
+
+
+def test_a_manifest_that_is_none_makes_no_dataset(books: Books, make_slot: MakeSlot) -> None:
+    dataset_id = books.upload("ds", b"archive")
+    ingest_next(make_slot(ingest_command=child(NO_MANIFEST)))
+    (task,) = books.tasks.for_subject(dataset_id)
+    assert task.error is not None and "is none" in task.error["message"]
+    assert books.datasets.get(dataset_id).manifest_hash is None
 
 
 def test_a_deleted_dataset_ends_its_ingest(books: Books, make_slot: MakeSlot) -> None:
