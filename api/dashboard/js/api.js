@@ -75,7 +75,9 @@ export const getDataset = (/** @type {string} */ id) => request(`/v1/datasets/${
 export const listImages = (id, split, limit) =>
   request(`/v1/datasets/${id}/images?limit=${limit}${split ? `&split=${split}` : ""}`);
 export const confirmDataset = (/** @type {string} */ id) => postJson(`/v1/datasets/${id}/confirm`, {});
-export const listProblems = (/** @type {string} */ id) => request(`/v1/datasets/${id}/problems`);
+/** All of a report, which is bounded where it is made: sums of its counts are then whole. @param {string} id */
+export const listProblems = (id) => request(`/v1/datasets/${id}/problems?limit=10000`);
+export const getStatistics = (/** @type {string} */ id) => request(`/v1/datasets/${id}/statistics`);
 export const listArchitectures = () => listPages("/v1/architectures", 20);
 export const listWeights = () => listPages("/v1/weights", 20);
 export const listPublic = () => request("/v1/architectures/public");

@@ -3,7 +3,9 @@ import { html } from "htm/preact";
 import { useState } from "preact/hooks";
 import * as api from "../api.js";
 import { Facts, ProblemBox, Progress, Status, useLoaded } from "../components/bits.js";
+import { Statistics } from "../components/statistics.js";
 import { count, moment, size } from "../models/format.js";
+import { isKnown } from "../models/statistics.js";
 
 /** @param {{ onDone: (dataset: any) => void }} props */
 export function Upload({ onDone }) {
@@ -49,13 +51,15 @@ export function DatasetsPage() {
     <${Upload} onDone=${(/** @type {any} */ dataset) => { reload(); location.hash = `#/datasets/${dataset.id}`; }} /></main>`;
 }
 
+const MOST_PROBLEMS = 1000;
+
 /** @param {{ items: any[], truncated: boolean }} props */
 const Problems = ({ items, truncated }) => html`<div class="card table-scroll" tabindex="0" role="region" aria-label="Report"><h2>Report</h2><table>
   <thead><tr><th>Severity</th><th>Code</th><th>File</th><th class="number">Line</th><th>What</th><th>How to fix</th></tr></thead>
-  <tbody>${items.map((item) => html`<tr><td><${Status} status=${item.severity} /></td><td><code>${item.code}</code></td>
+  <tbody>${items.slice(0, MOST_PROBLEMS).map((item) => html`<tr><td><${Status} status=${item.severity} /></td><td><code>${item.code}</code></td>
     <td><code>${item.file ?? ""}</code></td><td class="number">${item.line ?? ""}</td>
     <td>${item.message}${item.value != null && !item.message.includes(item.value) && html` <code>${item.value}</code>`}</td><td>${item.fix ?? ""}</td></tr>`)}</tbody></table>
-  ${truncated && html`<p class="muted">More of the same is left out.</p>`}</div>`;
+  ${(truncated || items.length > MOST_PROBLEMS) && html`<p class="muted">More of the same is left out.</p>`}</div>`;
 
 const FIRST_PICTURES = 24;
 const MOST_PICTURES = 192;
@@ -93,6 +97,7 @@ export function DatasetPage({ id }) {
   const { data, problem } = useLoaded(() => api.getDataset(id), [id], 2000);
   const status = data?.status;
   const report = useLoaded(() => (status && status !== "ingesting" ? api.listProblems(id) : Promise.resolve(null)), [id, status]);
+  const counted = useLoaded(() => (status === "ready" || status === "inspected" ? api.getStatistics(id) : Promise.resolve(null)), [id, status]);
   if (!data) return html`<main><${ProblemBox} problem=${problem} />${!problem && html`<p class="muted">Loading…</p>`}</main>`;
   return html`<main><p><a href="#/datasets">← All datasets</a></p>
     <div class="head"><h1>${data.name}</h1><div><${Status} status=${status} />
@@ -105,6 +110,8 @@ export function DatasetPage({ id }) {
     ${data.classes?.length > 0 && html`<p class="muted">${data.classes.join(", ")}</p>`}
     ${status === "inspected" && html`<${Confirm} id=${id} />`}
     ${data.links?.report && html`<${Downloads} id=${id} status=${status} />`}
+    <${ProblemBox} problem=${counted.problem} />
+    ${isKnown(counted.data) && report.data && html`<${Statistics} found=${counted.data} problems=${report.data.items} />`}
     ${status === "ready" && data.links?.thumbnails && html`<${Gallery} id=${id} splits=${data.splits} />`}
     ${report.data?.items?.length > 0 && html`<${Problems} items=${report.data.items} truncated=${report.data.truncated} />`}
     ${report.data && report.data.items.length === 0 && html`<p>Nothing to complain of.</p>`}</main>`;
