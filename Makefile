@@ -8,7 +8,7 @@ NODE_MODULES := api/dashboard/node_modules
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 NOT_NOW := not docker and not gpu and not bench
 
-.PHONY: demo up test test-all chaos check bench clean help
+.PHONY: demo up test test-all chaos fuzz check bench clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,10 @@ test-all: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the gate and the slow tests
 
 chaos: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the fault tests, slow ones too, with a closing table of figures
 	@$(TEST_ENV) .ci/steps chaos -m "$(NOT_NOW)"
+
+fuzz: $(VENV)/.dev  ## the parsers of what users send, a minute each, guided by coverage (on demand)
+	@$(PIP) -e '.[fuzz]'
+	@$(PY) -m tests.fuzz
 
 bench: $(VENV)/.dev  ## measure and print the figures of benchmarks/README.md
 	@$(PY) -m benchmarks.run

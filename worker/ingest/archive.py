@@ -179,14 +179,18 @@ def _zip_items(path: Path, limits: Limits, report: Report, names: _Names) -> Ite
         raise names.too_many()
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
-        accepted = [(names.accept(_zip_name(info), is_folder=info.is_dir()), info) for info in infos]
+        accepted = [(names.accept(_zip_name(info), is_folder=_is_folder(info)), info) for info in infos]
         for name, info in accepted:
             _check_zip_entry(name, info, limits, report)
         _check_zip_total(infos, limits, report)
         names.check_clashes()
         for name, info in accepted:
-            if not info.is_dir():
+            if not _is_folder(info):
                 yield Item(name, info.file_size, partial(archive.open, info))
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith("/")  # its own is_dir() fails at an empty name
 
 
 def _declared_entries(path: Path) -> int:

@@ -34,6 +34,8 @@ def unsafe_reason(raw: str, limits: Limits) -> str | None:
     """Tell why an entry's name is refused, or return None for a safe one."""
     path = raw.replace("\\", "/")
     parts = path.split("/")
+    if not raw:
+        return "the name is empty"
     try:
         encoded = path.encode("utf-8")
     except UnicodeEncodeError:

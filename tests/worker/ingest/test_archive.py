@@ -182,6 +182,18 @@ def test_a_listing_of_a_million_entries_is_refused_unread(tmp_path: Path) -> Non
     assert (result["status"], [p["code"] for p in problems]) == ("invalid", ["ARCHIVE_TOO_MANY_ENTRIES"])
 
 
+def test_an_entry_without_a_name_is_refused(tmp_path: Path) -> None:
+    content = bytearray(make_zip({**good_files(), "Q": b""}))
+    entry = content.rindex(b"PK\x01\x02")
+    # The one letter of its name becomes part of what follows the name.
+    content[entry + 28 : entry + 32] = struct.pack("<HH", 0, 1)
+    result, problems = judged(bytes(content), tmp_path)
+    assert result["status"] == "invalid"
+    assert [(problem["code"], problem["message"]) for problem in problems] == [
+        ("UNSAFE_PATH", "unsafe entry: the name is empty")
+    ]
+
+
 @pytest.mark.parametrize("declared", [0, 3, 501])
 def test_a_listing_may_lie_about_its_length(declared: int, tmp_path: Path) -> None:
     result, problems = judged(listing_of(501, declared), tmp_path, max_entries=500)

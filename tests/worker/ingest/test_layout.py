@@ -185,6 +185,7 @@ def test_label_paths(image: str, label: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "",
         "/a",
         "../a",
         "a/../../b",
