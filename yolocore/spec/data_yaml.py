@@ -146,11 +146,11 @@ class _Reader:
     def _count(self, node: yaml.Node | None) -> int | None:
         if node is None:
             return None
-        text = self.scalar(node) or ""
-        if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= MAX_CLASSES:
+        count = _whole(self.scalar(node))
+        if count is None or not 1 <= count <= MAX_CLASSES:
             self.problem("DATA_NC", f"`nc` is a whole number from 1 to {MAX_CLASSES}", node)
             return None
-        return int(text)
+        return count
 
     def _listed(self, node: yaml.Node) -> tuple[str, ...]:
         if not isinstance(node, yaml.SequenceNode):
@@ -161,11 +161,11 @@ class _Reader:
     def _mapped_names(self, node: yaml.MappingNode) -> tuple[str, ...]:
         numbered: dict[int, str] = {}
         for key, value in node.value:
-            text = self.scalar(key) or ""
-            if not (text.isascii() and text.isdigit()) or int(text[:9]) in numbered:
+            number = _whole(self.scalar(key))
+            if number is None or number in numbered:
                 self.problem("DATA_NAMES", "the keys of `names` are the numbers 0, 1, 2, ..., once each", key)
                 return ()
-            numbered[int(text[:9])] = self._name(value)
+            numbered[number] = self._name(value)
         missing = next((i for i in range(len(numbered)) if i not in numbered), None)
         if missing is not None:
             self.problem("DATA_NAMES", f"`names` has no entry for class {missing}", node)
@@ -184,6 +184,14 @@ class _Reader:
         if node.tag != "tag:yaml.org,2002:str":
             self.note("DATA_NAME_NOT_TEXT", f"the class name {node.value!r} is taken as text", node)
         return name
+
+
+def _whole(text: str | None) -> int | None:
+    """Return a number of digits alone, leading zeros or not; None for any other text, and from 10**9 on."""
+    if not text or not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 9 else None
 
 
 def joined(text: str) -> str:

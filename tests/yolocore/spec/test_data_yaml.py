@@ -50,6 +50,8 @@ def test_entries_are_texts_or_lists_of_texts() -> None:
         (BASE + "names: [[a]]\n", "DATA_NAMES", 3),
         (BASE + "nc: 5\nnames: [a]\n", "DATA_NC", 3),
         (BASE + "nc: many\nnames: [a]\n", "DATA_NC", 3),
+        (BASE + "nc: 00000000231551809\n", "DATA_NC", 3),
+        (BASE + "names: {0: a, 00000000001: b, 1: c}\n", "DATA_NAMES", 3),
         ("train: images/**\nval: v\nnames: [a]\n", "DATA_PATH", 1),
         (BASE + "names:\n\t- a\n", "YAML_SYNTAX", 4),
         (BASE + "names: !!python/object/apply:os.system ['true']\n", "YAML_TAG", 3),
