@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.client import ClientError
-from benchmarks import idle, imports, intake, live, step, streaming, upload
+from benchmarks import calm, idle, imports, intake, live, step, streaming, upload
 from benchmarks.bench import Bench, Measure
 from benchmarks.machine import load, setting
 from benchmarks.report import readme, text_table
@@ -33,6 +33,7 @@ WITH_SERVICE: Mapping[str, Measure] = {
     "idle": idle.measure,
     "upload": upload.measure,
     "live": live.measure,
+    "calm": calm.measure,
     "after": idle.measure_after,
 }
 NAMES = (*ALONE, *WITH_SERVICE)
