@@ -6,6 +6,8 @@ are refused before.
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -90,10 +92,12 @@ class Archive:
         except (
             zipfile.BadZipFile,
             zlib.error,
+            lzma.LZMAError,
+            struct.error,
             EOFError,
             OSError,
             RuntimeError,
-            NotImplementedError,
+            ValueError,
         ) as error:
             raise self._refused("DAMAGED", "a part of the checkpoint cannot be read", name) from error
         if len(data) != info.file_size:
