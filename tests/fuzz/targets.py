@@ -6,6 +6,7 @@ small inputs that get far into each parser. It knows neither hypothesis nor athe
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -16,7 +17,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from worker.ingest.collect import collect
 from worker.ingest.limits import Limits
@@ -128,13 +128,13 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in files.items():
-            packed.writestr(name, content)
+            packed.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
-def _tar(files: Mapping[str, bytes], mode: Literal["w", "w:gz"]) -> bytes:
+def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as packed:
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -174,7 +174,9 @@ NAMES = (b"images/train/a.png", b"../up", b"C:\\x\\y.txt", "\u00e4/\u732b.jpg".e
 PICKLED = tuple(pickle.dumps(PLAIN, protocol) for protocol in range(6))
 
 TARGETS: dict[str, Target] = {
-    "archive": Target(archive, (_zip(FILES), _tar(FILES, "w"), _tar(FILES, "w:gz"), b"(\xb5/\xfd\0\0")),
+    "archive": Target(
+        archive, (_zip(FILES), _tar(FILES), gzip.compress(_tar(FILES), mtime=0), b"(\xb5/\xfd\0\0")
+    ),
     "entry_name": Target(entry_name, NAMES),
     "coco": Target(coco, (json.dumps(COCO).encode(), json.dumps(COCO).encode("utf-16"))),
     "voc": Target(voc, (VOC, b"\xff\xfe" + VOC.decode().encode("utf-16-le"))),

@@ -5,6 +5,7 @@ Every reason to refuse an archive is decided here or in `names`. It knows nothin
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
@@ -112,6 +113,13 @@ def naming_damage(report: Report) -> Iterator[Place]:
             f"the archive is damaged: {str(error) or type(error).__name__}",
             file=place.name,
             fix="create the archive again and compare its size after the transfer",
+        ) from error
+    except OSError as error:
+        # A zip's listing may send its reader to before the file's beginning; a disk says other things.
+        if error.errno != errno.EINVAL:
+            raise
+        raise report.refuse(
+            "ARCHIVE_CORRUPT", "the archive is damaged: its listing points outside of it", file=place.name
         ) from error
     except MemoryError as error:
         raise report.refuse("ARCHIVE_TOO_LARGE", "reading the archive needs too much memory") from error

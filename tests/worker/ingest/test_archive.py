@@ -194,6 +194,15 @@ def test_an_entry_without_a_name_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_listing_that_points_outside_of_the_archive_is_damage(tmp_path: Path) -> None:
+    content = make_zip(good_files())
+    end = content.rindex(b"PK\x05\x06")
+    longer = (struct.unpack_from("<I", content, end + 16)[0] + 1).to_bytes(4, "little")
+    result, problems = judged(content[: end + 16] + longer + content[end + 20 :], tmp_path)
+    assert result["status"] == "invalid"
+    assert [problem["code"] for problem in problems] == ["ARCHIVE_CORRUPT"]
+
+
 @pytest.mark.parametrize("declared", [0, 3, 501])
 def test_a_listing_may_lie_about_its_length(declared: int, tmp_path: Path) -> None:
     result, problems = judged(listing_of(501, declared), tmp_path, max_entries=500)
