@@ -21,7 +21,6 @@ class Outline(Sequence[Point]):
     """Three or more points (x, y), normalised; reads like a list of pairs and is equal to one."""
 
     __slots__ = ("_numbers",)
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, points: Iterable[Iterable[float]]) -> None:
         self._numbers = array("d", chain.from_iterable(points))
