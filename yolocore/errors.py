@@ -7,6 +7,7 @@
     |-- CheckpointError       a checkpoint that is damaged, foreign or of another network
     |-- NonFiniteError        losses or gradients stayed NaN or infinite where nothing can be mended
     |-- OutOfMemoryError      the run does not fit into the device's memory
+    |-- ExportError           a network that cannot be written in a form, or computes otherwise there
     `-- DiskFullError         a checkpoint or artifact could not be written
 
 It knows nothing of HTTP or exit codes; `worker.trainer` and `api.errors` map these classes.
@@ -97,6 +98,12 @@ class OutOfMemoryError(CoreError):
     """The run does not fit into the memory of its device."""
 
     code = "OUT_OF_MEMORY"
+
+
+class ExportError(CoreError):
+    """A network that cannot be written in a form, or whose file computes something else than it does."""
+
+    code = "EXPORT_FAILED"
 
 
 class DiskFullError(CoreError):
