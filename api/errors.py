@@ -283,6 +283,9 @@ def from_book(error: book.BookError) -> ApiError:
             return NotFoundError(error.code, error.message)
         case book.Changed():
             return PreconditionFailedError(error.code, error.message)
+        case book.RunExists():
+            place = {"pointer": "/on_duplicate", "message": "an identical run exists", "value": error.job_id}
+            return ConflictError(error.code, error.message, errors=[place])
         case book.LimitReached():
             return TooManyError(error.code, error.message)
         case book.Conflict() if error.code == "QUOTA_EXCEEDED":

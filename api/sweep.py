@@ -31,8 +31,8 @@ from api.domain.contents import ContentBook
 from api.domain.errors import Conflict, NotFound
 from api.domain.ids import is_id
 from api.domain.jobs import LOG_KIND, JobBook
-from api.domain.records import Artifact, ExpiredJob
-from api.domain.retention import GRACE_S, JOURNAL_NAME, RetentionBook
+from api.domain.records import Artifact
+from api.domain.retention import GRACE_S, JOURNAL_NAME, ExpiredJob, RetentionBook
 from api.domain.settings import Settings
 from api.domain.store import Store
 from api.domain.uploads import UploadBook

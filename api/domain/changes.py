@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from api.domain import tables as t
 from api.domain.failures import Failure, FailureCode
-from api.domain.records import JobStatus
+from api.domain.records import JobStatus, Wish
 from api.domain.rules import Next
 
 Values = Mapping[str, Any]
@@ -72,6 +72,8 @@ def move(
         changed["ran_s"] = ran_s(conn, row, now)
     if after.is_final:
         changed["finished_at"] = now
+    if after is JobStatus.SUCCEEDED:
+        changed["stopped"] = Wish.STOP in (row["wish"], reason)
     statement = (
         sa.update(t.jobs)
         .where(t.jobs.c.id == row["id"], t.jobs.c.status == before, t.jobs.c.attempt == row["attempt"])

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import changes, rows, wire
+from api.domain import changes, fingerprints, rows, wire
 from api.domain import tables as t
 from api.domain.blobs import Blob
 from api.domain.clock import SYSTEM_CLOCK, Clock
@@ -195,6 +195,7 @@ def put_ingest_result(conn: Connection, dataset_id: str, result: IngestResult, *
     conn.execute(sa.update(t.datasets).where(t.datasets.c.id == dataset_id).values(**values))
     if result.status is DatasetStatus.READY:
         _wake_waiting(conn, dataset_id)
+        fingerprints.renew(conn, dataset_id)
     if result.status is not DatasetStatus.INVALID:
         return
     failure = Failure(

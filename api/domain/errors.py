@@ -4,6 +4,7 @@ BookError             code, message
 |-- NotFound          no such thing, or not this owner's
 |-- Conflict          the state of things forbids it; `code` says what
 |   |-- Changed       what was to be edited changed since it was read
+|   |-- RunExists     an identical run is there, and another was not wished
 |   `-- LimitReached  the owner has as much as allowed; later it may be granted
 |-- BadCursor         a cursor nobody was given
 |-- Fenced            this worker does not own the row any more
@@ -44,6 +45,16 @@ class Changed(Conflict):
     """The row has another revision than the caller read: nothing was edited."""
 
     code = "REVISION_MISMATCH"
+
+
+class RunExists(Conflict):
+    """The owner has a job that is the same run; `job_id` names it."""
+
+    code = "RUN_EXISTS"
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"an identical run exists: {job_id} ({status})")
+        self.job_id = job_id
 
 
 class LimitReached(Conflict):

@@ -15,10 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import changes, rows, waiting
+from api.domain import changes, fingerprints, rows, waiting
 from api.domain import tables as t
-from api.domain.errors import Conflict, LimitReached, NotFound
+from api.domain.errors import Conflict, LimitReached, NotFound, RunExists
 from api.domain.failures import FailureCode
+from api.domain.fingerprints import OnDuplicate
 from api.domain.ids import new_id
 from api.domain.orders import OrderBook, find_job
 from api.domain.paging import page
@@ -46,21 +47,30 @@ LOG_KIND = "log"
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job, and whether this submission made it or an earlier one with the same key did."""
+    """A job, and whether this submission made it, or an earlier one of the same key or the same run did."""
 
     job: Job
     created: bool
+    is_reused: bool = False
 
 
 class JobBook(OrderBook):
     """Jobs, their transitions, attempts, epochs and artifacts."""
 
-    def submit(self, new: NewJob, *, key: str | None = None, fingerprint: str | None = None) -> Submitted:
+    def submit(
+        self,
+        new: NewJob,
+        *,
+        key: str | None = None,
+        fingerprint: str | None = None,
+        on_duplicate: OnDuplicate = OnDuplicate.NEW,
+    ) -> Submitted:
         """Queue a job; with an idempotency key, at most once.
 
-        `fingerprint` tells submissions apart (the submission itself by default). Raises NotFound for dataset
-        or architecture or parent, Conflict DATASET_INVALID, Conflict IDEMPOTENCY_CONFLICT for a key that was
-        used with another fingerprint, LimitReached for an owner with too many queued jobs.
+        `fingerprint` tells submissions apart (the submission itself by default); `on_duplicate` says what
+        becomes of one that is the same run as another. Raises NotFound for dataset or architecture or parent,
+        Conflict DATASET_INVALID, Conflict IDEMPOTENCY_CONFLICT for a key that was used with another
+        fingerprint, RunExists, LimitReached for an owner with too many queued jobs.
         """
         print_ = fingerprint or _fingerprint(new)
 
@@ -73,7 +83,10 @@ class JobBook(OrderBook):
                     known = _known(conn, new.owner, key, print_)
                     assert known is not None, "the key is there: it could not be inserted"
                     return Submitted(known, created=False)
-            return Submitted(self._insert(conn, new, job_id, now), created=True)
+            submitted = self._insert(conn, new, job_id, now, on_duplicate)
+            if key is not None and submitted.is_reused:
+                _point(conn, new.owner, key, submitted.job.id)
+            return submitted
 
         return self.store.write(write)
 
@@ -84,7 +97,9 @@ class JobBook(OrderBook):
         """
         return self.store.read(lambda conn: _known(conn, owner, key, fingerprint))
 
-    def _insert(self, conn: Connection, new: NewJob, job_id: str, now: float) -> Job:
+    def _insert(
+        self, conn: Connection, new: NewJob, job_id: str, now: float, on_duplicate: OnDuplicate
+    ) -> Submitted:
         dataset = _referenced(conn, t.datasets, new.dataset_id, new.owner, "dataset")
         architecture = _referenced(conn, t.architectures, new.architecture_id, new.owner, "architecture")
         if dataset["status"] == DatasetStatus.INVALID:
@@ -93,6 +108,12 @@ class JobBook(OrderBook):
             raise Conflict("the dataset was only looked at; confirm it first", code="DATASET_NOT_CONFIRMED")
         if new.parent_id is not None:
             find_job(conn, new.parent_id, new.owner)
+        weights = start_weights(conn, new.weights_id, new.owner)
+        fingerprint = fingerprints.of_rows(
+            dataset, architecture, config_hash=new.config_hash, weights_sha256=weights["weights_sha256"]
+        )
+        if (other := _identical(conn, new.owner, fingerprint, on_duplicate)) is not None:
+            return Submitted(other, created=False, is_reused=True)
         self._check_queued(conn, new.owner)
         ready = dataset["status"] == DatasetStatus.READY
         statement = (
@@ -114,7 +135,8 @@ class JobBook(OrderBook):
                 status=JobStatus.QUEUED,
                 phase=None if ready else WAITING_FOR_DATASET,
                 created_at=now,
-                **start_weights(conn, new.weights_id, new.owner),
+                fingerprint=fingerprint,
+                **weights,
             )
             .returning(t.jobs)
         )
@@ -129,7 +151,7 @@ class JobBook(OrderBook):
             reason="submitted",
             now=now,
         )
-        return rows.job(row)
+        return Submitted(rows.job(row), created=True)
 
     def _check_queued(self, conn: Connection, owner: str) -> None:
         limit = self.settings.max_queued_per_owner
@@ -152,6 +174,7 @@ class JobBook(OrderBook):
         *,
         status: Sequence[JobStatus] = (),
         dataset_id: str | None = None,
+        fingerprint: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Job]:
@@ -160,6 +183,8 @@ class JobBook(OrderBook):
         any_of = [t.jobs.c.status == one for one in set(status)]
         if dataset_id is not None:
             conditions.append(t.jobs.c.dataset_id == dataset_id)
+        if fingerprint is not None:
+            conditions.append(t.jobs.c.fingerprint == fingerprint)
         return self.store.read(
             lambda conn: page(conn, t.jobs, "job", rows.job, conditions, limit, cursor, any_of=any_of)
         )
@@ -266,6 +291,25 @@ def _known(conn: Connection, owner: str, key: str, fingerprint: str) -> Job | No
         return rows.job(find_job(conn, known["job_id"], owner))
     except NotFound:
         raise Conflict("the job of this idempotency key was deleted", code="IDEMPOTENCY_CONFLICT") from None
+
+
+def _point(conn: Connection, owner: str, key: str, job_id: str) -> None:
+    """Let a new key stand for a job that was there before it."""
+    table = t.idempotency_keys
+    mine = table.c.owner == owner, table.c.key == key
+    conn.execute(sa.update(table).where(*mine).values(job_id=job_id))
+
+
+def _identical(conn: Connection, owner: str, fingerprint: str, on_duplicate: OnDuplicate) -> Job | None:
+    """Return the job to take in place of a new one, if there is one and that is wished; raises RunExists."""
+    if on_duplicate is OnDuplicate.NEW:
+        return None
+    # Of two that ask at once, the second must see the first one's job.
+    serialise(conn, f"run {owner} {fingerprint}")
+    row = fingerprints.identical(conn, owner, fingerprint)
+    if row is not None and on_duplicate is OnDuplicate.REFUSE:
+        raise RunExists(row["id"], row["status"])
+    return rows.job(row) if row is not None else None
 
 
 def _referenced(conn: Connection, table: sa.Table, row_id: str, owner: str, noun: str) -> RowMapping:

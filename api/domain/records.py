@@ -90,7 +90,8 @@ class Job:
     """A job as the book had it at one moment; `revision` grows with every visible change.
 
     `ran_s` counts the seconds of running of the attempts that ended, of at most `max_runtime_s`; `simulated`
-    says that no network is trained; `cleared_at` is when the files of its attempts were deleted.
+    says that no network is trained; `cleared_at` is when the files of its attempts were deleted;
+    `fingerprint` is equal for equal runs, `stopped` says that it succeeded by a stop.
     """
 
     id: str
@@ -129,6 +130,8 @@ class Job:
     cleared_at: float | None = None
     weights_id: str | None = None
     weights_sha256: str | None = None
+    fingerprint: str | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -363,18 +366,6 @@ class Slot:
     started_at: float
     reason: str | None = None
     unhealthy_since: float | None = None
-
-
-@dataclass(frozen=True)
-class ExpiredJob:
-    """A finished job whose files are kept no longer; `unarchived` attempts have no stored journal."""
-
-    id: str
-    owner: str
-    name: str
-    status: JobStatus
-    finished_at: float
-    unarchived: tuple[int, ...]
 
 
 @dataclass(frozen=True)

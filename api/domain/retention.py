@@ -7,6 +7,7 @@ attempt is a file people may still want, so a job is cleared only once every jou
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -17,13 +18,25 @@ from api.domain.blobs import Blob
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.errors import Conflict
 from api.domain.ids import is_id
-from api.domain.records import Artifact, ExpiredJob, JobStatus
+from api.domain.records import Artifact, JobStatus
 from api.domain.settings import DAY, Settings
 from api.domain.store import Store
 
 JOURNAL_NAME = "events.jsonl"
 # The name of a worker's first folder, and of a blob before its row, may be ahead of the book for a while.
 GRACE_S = DAY
+
+
+@dataclass(frozen=True)
+class ExpiredJob:
+    """A finished job whose files are kept no longer; `unarchived` attempts have no stored journal."""
+
+    id: str
+    owner: str
+    name: str
+    status: JobStatus
+    finished_at: float
+    unarchived: tuple[int, ...]
 
 
 class RetentionBook:

@@ -38,6 +38,8 @@ def job(row: Row) -> r.Job:
         cleared_at=row["cleared_at"],
         weights_id=row["weights_id"],
         weights_sha256=row["weights_sha256"],
+        fingerprint=row["fingerprint"],
+        stopped=row["stopped"],
         **_leased(row),
     )
 

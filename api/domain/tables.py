@@ -243,6 +243,8 @@ jobs = Table(
     Column("last_event_id", String(40)),
     Column("weights_id", String(48)),
     Column("weights_sha256", String(64)),
+    Column("fingerprint", String(64)),
+    Column("stopped", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     *_leased(),
     _one_of("status", JobStatus),
     _one_of("wish", Wish, nullable=True),
@@ -257,6 +259,13 @@ Index(
     jobs.c.weights_id,
     sqlite_where=jobs.c.weights_id.is_not(None),
     postgresql_where=jobs.c.weights_id.is_not(None),
+)
+Index(
+    "ix_jobs_fingerprint_id",
+    jobs.c.fingerprint,
+    jobs.c.id,
+    sqlite_where=jobs.c.fingerprint.is_not(None),
+    postgresql_where=jobs.c.fingerprint.is_not(None),
 )
 # In the order of claims, so that the next job is the first entry.
 Index(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Response
@@ -14,6 +12,7 @@ from api.access.principal import Caller
 from api.domain.errors import StoreUnavailable
 from api.domain.records import QueueState
 from api.domain.store import needs_migration
+from api.domain.versions import API_VERSION, program_version
 from api.errors import ForbiddenError
 from api.services import Service, Services
 
@@ -152,8 +151,4 @@ def _storage(service: Services) -> str:
 @router.get("/version", summary="Tell the versions")
 def version() -> dict[str, Any]:
     """Return the versions of the program and of the interface."""
-    try:
-        program = installed_version("trainshed")
-    except PackageNotFoundError:
-        program = "unknown"
-    return {"name": "trainshed", "version": program, "api": "v1"}
+    return {"name": "trainshed", "version": program_version(), "api": API_VERSION}

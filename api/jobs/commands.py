@@ -120,7 +120,10 @@ def answer_submitted(service: Services, submitted: Submitted, response: Response
     view = service.jobs.view(submitted.job)
     response.headers["Location"] = view.links["self"]
     response.headers["ETag"] = view.etag
-    if not submitted.created:
+    if submitted.is_reused:
+        response.status_code = 200
+        response.headers["Run-Reused"] = "true"
+    elif not submitted.created:
         response.headers["Idempotent-Replayed"] = "true"
     return view
 

@@ -21,7 +21,12 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 router.include_router(commands.router)
 
 
-@router.post("/jobs", status_code=201, summary="Submit a job")
+_REUSED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "An identical run is there and was asked for: no new job.", "model": JobView}
+}
+
+
+@router.post("/jobs", status_code=201, summary="Submit a job", responses=_REUSED)
 def submit(
     body: JobRequest,
     response: Response,
@@ -41,11 +46,14 @@ def list_jobs(
     caller: Caller,
     service: Service,
     status: Annotated[list[JobStatus] | None, Query(description="Only these states; repeatable.")] = None,
+    fingerprint: Annotated[
+        str | None, Query(pattern="^[0-9a-f]{64}$", description="Only runs that are the same as this.")
+    ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> JobPage:
     """Return jobs, newest first."""
-    page = service.jobs.list(caller, status=status or [], limit=limit, cursor=cursor)
+    page = service.jobs.list(caller, status=status or [], fingerprint=fingerprint, limit=limit, cursor=cursor)
     link_next(request, response, page.next)
     return JobPage(items=service.jobs.views(page.items), next=page.next)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain import records, wire
+from api.domain.fingerprints import OnDuplicate
 
 Tag = Annotated[str, Field(min_length=1, max_length=60)]
 Name = Annotated[str, Field(min_length=1, max_length=120)]
@@ -40,6 +41,11 @@ class JobRequest(BaseModel):
     queue: Queue | None = None
     priority: Priority = 0
     max_runtime_s: MaxRuntime | None = None
+    on_duplicate: OnDuplicate = Field(
+        OnDuplicate.NEW,
+        description="If one of your jobs is the same run and has succeeded or may yet: `new` queues another, "
+        "`reuse` answers with that one (200), `refuse` with 409 and its id.",
+    )
 
 
 class RerunRequest(BaseModel):
@@ -95,6 +101,10 @@ class JobView(BaseModel):
     config_hash: str
     weights: str | None = Field(None, description="Id of the weights it starts from.")
     weights_sha256: str | None = Field(None, description="Digest of their stored file.")
+    fingerprint: str | None = Field(
+        None, description="Equal for equal dataset, architecture, configuration, weights and program."
+    )
+    stopped: bool = Field(False, description="It succeeded by a stop, before its last epoch.")
     progress: dict[str, Any] | None
     best: dict[str, Any] | None
     metrics: dict[str, Any] | None = Field(description="The figures of the last epoch.")
@@ -137,6 +147,8 @@ class JobView(BaseModel):
             config_hash=job.config_hash,
             weights=job.weights_id,
             weights_sha256=job.weights_sha256,
+            fingerprint=job.fingerprint,
+            stopped=job.stopped,
             progress=_dict(job.progress),
             best=_dict(job.best),
             metrics=_dict(job.metrics),

@@ -29,6 +29,8 @@ from yolocore.spec.plan import Plan
 
 # Added when keys may already have been used: absent from a fingerprint unless they say something.
 _LATER_FIELDS = ("priority", "max_runtime_s", "weights")
+# Says how to submit, not what.
+_MANNER = {"on_duplicate"}
 
 
 class JobService:
@@ -97,7 +99,7 @@ class JobService:
             max_runtime_s=request.max_runtime_s,
             weights_id=weights.id if weights is not None else None,
         )
-        return self.book.submit(new, key=key, fingerprint=fingerprint)
+        return self.book.submit(new, key=key, fingerprint=fingerprint, on_duplicate=request.on_duplicate)
 
     def _dataset(self, owner: str, dataset_id: str) -> Dataset:
         try:
@@ -138,10 +140,17 @@ class JobService:
         return self.view(self.book.get(job_id, owner_filter(caller)))
 
     def list(
-        self, caller: Principal, *, status: Sequence[JobStatus], limit: int, cursor: str | None
+        self,
+        caller: Principal,
+        *,
+        status: Sequence[JobStatus],
+        fingerprint: str | None = None,
+        limit: int,
+        cursor: str | None,
     ) -> Page[Job]:
         """Return jobs, newest first."""
-        return self.book.list(owner_filter(caller), status=status, limit=limit, cursor=cursor)
+        owner = owner_filter(caller)
+        return self.book.list(owner, status=status, fingerprint=fingerprint, limit=limit, cursor=cursor)
 
     def view(self, job: Job) -> JobView:
         """Make the view of a row, with what it waits for."""
@@ -181,7 +190,7 @@ class JobService:
 
 def _fingerprint(request: JobRequest) -> str:
     """Tell submissions apart by what was asked for, not by what defaults and settings make of it today."""
-    asked = request.model_dump(mode="json")
+    asked = request.model_dump(mode="json", exclude=_MANNER)
     for name in _LATER_FIELDS:
         if asked[name] == JobRequest.model_fields[name].default:
             del asked[name]

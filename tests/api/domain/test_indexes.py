@@ -55,6 +55,7 @@ CALLS: dict[str, tuple[Callable[[Library], object], str]] = {
     "mine": (lambda b: b.jobs.list(OWNER), "ix_jobs_owner_id|pk_jobs"),
     "all running": (lambda b: b.jobs.list(status=[JobStatus.RUNNING]), "ix_jobs_status_id"),
     "my failed": (lambda b: b.jobs.list(OWNER, status=[JobStatus.FAILED]), "ix_jobs_owner_status_id"),
+    "same run": (lambda b: b.jobs.list(OWNER, fingerprint="0" * 64), "ix_jobs_fingerprint_id"),
     "waiting": (lambda b: b.jobs.waiting(b.jobs.list(status=[JobStatus.QUEUED]).items), "ix_jobs_eligible"),
     "queues": (lambda b: b.jobs.queues(), "ix_jobs_queue_finished_at"),
     "expired": (lambda b: RetentionBook(b.store, b.settings, b.clock.clock()).expired(), "ix_jobs_kept"),
