@@ -7,8 +7,9 @@ NODE_MODULES := api/dashboard/node_modules
 # The tests' own threads would fight for the cores with the processes they start.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 NOT_NOW := not docker and not gpu and not bench
+PEER := .cache/bench-peer
 
-.PHONY: demo up test test-all chaos fuzz check bench clean help
+.PHONY: demo up test test-all chaos fuzz check bench bench-peer gpu-check clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,8 +41,10 @@ fuzz: $(VENV)/.dev  ## the parsers of what users send, a minute each, guided by 
 bench: $(VENV)/.dev  ## measure and print the figures of benchmarks/README.md
 	@$(PY) -m benchmarks.run
 
+bench-peer: $(PEER)/.ready  ## set up another trainer, for `bench` to measure beside this one
+
 clean:  ## remove the virtual environment, npm packages and caches (never ./data)
-	rm -rf $(VENV) $(NODE_MODULES) demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(PEER) $(NODE_MODULES) demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(PY):
 	@echo "set-up: creating $(VENV)"
@@ -56,6 +59,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	@echo "set-up: installing the service, the trainer and the test tools (torch is large: a few minutes)"
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# Another trainer, run as a program only. Its torch and OpenCV are the project's, so that it has no others.
+$(PEER)/.ready: benchmarks/peer.txt | $(VENV)/.dev
+	@echo "set-up: creating $(PEER)"
+	@$(PY) -m venv --clear $(PEER)
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(PEER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	@$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peer.txt
+	@touch $@
 
 $(NODE_MODULES)/.ready: api/dashboard/package.json api/dashboard/package-lock.json | $(PY)
 	@echo "set-up: installing the dashboard's npm packages"

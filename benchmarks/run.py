@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.client import ClientError
-from benchmarks import calm, idle, imports, intake, live, step, streaming, upload
+from benchmarks import calm, idle, imports, intake, live, peer, step, streaming, upload
 from benchmarks.bench import Bench, Measure
 from benchmarks.machine import load, setting
 from benchmarks.report import readme, text_table
@@ -27,6 +27,7 @@ ALONE: Mapping[str, Measure] = {
     "import": imports.measure,
     "streaming": streaming.measure,
     "step": step.measure,
+    "peer": peer.measure,
     "intake": intake.measure,
 }
 WITH_SERVICE: Mapping[str, Measure] = {
