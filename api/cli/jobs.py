@@ -26,7 +26,7 @@ from api.cli.session import (
     print_json,
 )
 from api.cli.watching import Watcher
-from api.client import Client, ClientError, Job, NotEndedError
+from api.client import ApiError, Client, ClientError, Job, NotEndedError
 from api.client.follow import follow
 from api.client.patience import deadline_in, time_left
 
@@ -40,8 +40,11 @@ Settings = Annotated[
 ]
 Weights = Annotated[str | None, typer.Option("--weights", "-w", help="Id or name of weights to start from.")]
 Key = Annotated[str | None, typer.Option("--idempotency-key", help="Same key, same job.")]
+Reuse = Annotated[bool, typer.Option("--reuse", help="Take an identical run that exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Train although an identical run exists.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and exit with its result.")]
 Timeout = Annotated[float | None, typer.Option(help="Longest wait in seconds.")]
+RUN_EXISTS = "RUN_EXISTS"
 _PAGE = 100
 _LAST_LOOK_S = 1.0
 _EXIT_OF = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
@@ -60,11 +63,18 @@ def submit_command(  # one parameter an option
     priority: Priority = None,
     max_runtime: MaxRuntime = None,
     key: Key = None,
+    reuse: Reuse = False,
+    force: Force = False,
     wait: Wait = False,
     timeout: Timeout = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Submit a job. With --wait: exit 0 succeeded, 1 failed, 4 cancelled, 5 timeout."""
+    """Submit a job. With --wait: exit 0 succeeded, 1 failed, 4 cancelled, 5 timeout.
+
+    An identical run (fingerprint) that has succeeded or may yet is refused (exit 2), unless --reuse, --force
+    or a key of your own says what is wanted.
+    """
+    manner = on_duplicate(reuse=reuse, force=force, default="new" if key else "refuse")
     values = read_config(config, settings or [])
     deadline = deadline_in(timeout)
     with connected(context) as client:
@@ -73,10 +83,30 @@ def submit_command(  # one parameter an option
             "architecture": _architecture_id(client, model),
             "config": values,
         }
+        request |= {} if manner == "new" else {"on_duplicate": manner}
         request |= _given(weights=weights, name=name, tags=tag, priority=priority, max_runtime_s=max_runtime)
-        job = client.submit(request, idempotency_key=key)
+        job = _new_or_reused(client, request, key)
         job = _submitted(client, job, deadline, wait=wait, quiet=as_json)
     _tell_submitted(job, wait=wait, as_json=as_json)
+
+
+def on_duplicate(*, reuse: bool, force: bool, default: str) -> str:
+    """Return what two options say of an identical run; ends the command if they contradict each other."""
+    if reuse and force:
+        fail("--reuse and --force contradict each other", EXIT_USAGE)
+    return "reuse" if reuse else "new" if force else default
+
+
+def _new_or_reused(client: Client, request: dict[str, Any], key: str | None) -> Job:
+    try:
+        made = client.submission(request, idempotency_key=key)
+    except ApiError as error:
+        if error.code == RUN_EXISTS:
+            fail(f"{error.detail}; --reuse takes it, --force trains again", EXIT_USAGE)
+        raise
+    if made.is_reused:
+        err.print(f"{made.job.id} exists already ({made.job.status}): no new run", markup=False)
+    return made.job
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -166,6 +196,7 @@ def _finish(job: Job, *, quiet: bool) -> None:
 def list_command(
     context: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="Only the same runs as this.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
     every: Annotated[bool, typer.Option("--all", help="All there are, however many.")] = False,
     as_json: JsonFlag = False,
@@ -175,7 +206,7 @@ def list_command(
     # One more than is shown, to know whether there are more.
     wanted = None if most is None else most + 1
     with connected(context) as client:
-        jobs = client.jobs(status=status, limit=min(wanted or _PAGE, _PAGE))
+        jobs = client.jobs(status=status, fingerprint=fingerprint, limit=min(wanted or _PAGE, _PAGE))
         found = list(islice(jobs, wanted))
     shown = found[:most]
     if as_json:

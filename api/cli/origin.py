@@ -46,8 +46,11 @@ def find_commit(folder: Path, environment: Mapping[str, str]) -> str | None:
     return asked.stdout.strip() or None if asked.returncode == 0 else None
 
 
-def fingerprint(dataset_hash: str, architecture_hash: str, request: Mapping[str, Any]) -> str:
-    """Return the digest (hex) of what determines a result: data, architecture, configuration, weights."""
+def content_hash(dataset_hash: str, architecture_hash: str, request: Mapping[str, Any]) -> str:
+    """Return the digest (hex) of what is asked for: data, architecture, configuration, weights.
+
+    The service's fingerprint stands for what it makes of that, which is not known before it is submitted.
+    """
     config = {key: request.get(key) for key in ("config", "weights")}
     return _digest({"dataset": dataset_hash, "architecture": architecture_hash, **config})
 

@@ -24,7 +24,7 @@ from api.cli.gates import (
     judge_no_worse,
     not_judged,
 )
-from api.cli.origin import find_commit, fingerprint, next_key, submission_key
+from api.cli.origin import content_hash, find_commit, next_key, submission_key
 from api.cli.progress import transfer_bar
 from api.cli.recipe import Recipe, placed
 from api.cli.reports import ARTIFACTS, Outcome
@@ -58,6 +58,7 @@ class Wishes:
     no_worse_than: tuple[NoWorse, ...] = ()
     is_baseline_optional: bool = False
     commit: str | None = None
+    on_duplicate: str = "new"
     is_forced: bool = False
     give_up_s: float = GIVE_UP_S
     deadline: float | None = None
@@ -123,11 +124,12 @@ class Run:
         }
         if self.recipe.weights is not None:
             request["weights"] = self.recipe.weights
-        content = fingerprint(dataset_hash(dataset), architecture_hash(architecture), request)
+        content = content_hash(dataset_hash(dataset), architecture_hash(architecture), request)
         key = submission_key(content, request, self.outcome.commit)
+        if self.wishes.on_duplicate != "new":
+            request["on_duplicate"] = self.wishes.on_duplicate
         if self.wishes.is_forced:
             key = next_key(key, uuid.uuid4().hex)
-        self.outcome.fingerprint = content
         for _ in range(_MOST_KEYS):
             spent_on = self._submit_as(key, request)
             if spent_on is None:
@@ -140,21 +142,18 @@ class Run:
 
         So a pipeline that is tried again after a failure trains again, and one after a success does not.
         """
-        headers = {"Idempotency-Key": key}
         try:
-            answer = self.asking(
-                lambda: self.client.request("POST", "/v1/jobs", json=dict(request), headers=headers)
-            )
+            made = self.asking(lambda: self.client.submission(request, idempotency_key=key))
         except ApiError as error:
             if error.code == "IDEMPOTENCY_CONFLICT":
                 return "deleted"
             error.errors = placed(self.recipe, error.errors)
             raise
-        job = Job.model_validate_json(answer.content)
-        is_reused = answer.headers.get("Idempotent-Replayed") == "true"
+        job, is_reused = made.job, made.is_reused
         if is_reused and job.status in ("failed", "cancelled"):
             return job.id
         self.outcome.job, self.outcome.idempotency_key, self.outcome.is_reused = job, key, is_reused
+        self.outcome.fingerprint = job.fingerprint
         about = f"{job.id}: an identical run exists ({job.status}); --force trains again"
         err.print(about if is_reused else job.id, markup=False)
         return None

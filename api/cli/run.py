@@ -19,7 +19,7 @@ import typer
 from api.cli.config import read_config
 from api.cli.datasets import JsonFlag
 from api.cli.gates import GateError, parse_no_worse, parse_requirement
-from api.cli.jobs import Settings
+from api.cli.jobs import Force, Reuse, Settings, on_duplicate
 from api.cli.pipeline import Run, Wishes
 from api.cli.recipe import Recipe, RecipeError, read_recipe
 from api.cli.reports import REPORT, Outcome, clear_reports, write_reports
@@ -40,7 +40,6 @@ Optional = Annotated[
     bool, typer.Option("--allow-missing-baseline", help="A label that no job has yet is no error.")
 ]
 Commit = Annotated[str | None, typer.Option(help="Commit; that of the pipeline or of git if absent.")]
-Force = Annotated[bool, typer.Option("--force", help="Train although an identical run exists.")]
 Timeout = Annotated[float | None, typer.Option(help="Longest time in seconds, until the end.", min=0)]
 GiveUp = Annotated[float, typer.Option(help="Longest time without the service in seconds.", min=0)]
 Target = Annotated[Path, typer.Option("--out", "-o", help="Folder of reports and artifacts.")]
@@ -59,6 +58,7 @@ def run_command(  # one parameter an option
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag more; may be repeated.")] = None,
     commit: Commit = None,
+    reuse: Reuse = False,
     force: Force = False,
     timeout: Timeout = None,
     give_up: GiveUp = GIVE_UP_S,
@@ -74,12 +74,15 @@ def run_command(  # one parameter an option
     began, outcome = time.monotonic(), Outcome(recipe=str(recipe))
     deadline = deadline_in(timeout)
     try:
+        # Of itself: the same commit's run is one, and another commit's is another.
+        manner = on_duplicate(reuse=reuse, force=force, default="new")
         _clear(target)
         wishes = Wishes(
             require=tuple(_gates("--require", require, parse_requirement)),
             no_worse_than=tuple(_gates("--no-worse-than", no_worse, parse_no_worse)),
             is_baseline_optional=optional,
             commit=commit,
+            on_duplicate=manner,
             is_forced=force,
             give_up_s=give_up,
             deadline=deadline,

@@ -5,7 +5,18 @@ It shares no code with the server: it knows addresses, JSON and event streams, a
 
 from api.client.errors import ApiError, ClientError, NotAllowedError, NotEndedError, UnreachableError
 from api.client.http import Client
-from api.client.models import Architecture, Artifact, Attempt, Dataset, Event, Job, Queue, Weights, Worker
+from api.client.models import (
+    Architecture,
+    Artifact,
+    Attempt,
+    Dataset,
+    Event,
+    Job,
+    Queue,
+    Submission,
+    Weights,
+    Worker,
+)
 
 __all__ = [
     "ApiError",
@@ -20,6 +31,7 @@ __all__ = [
     "NotAllowedError",
     "NotEndedError",
     "Queue",
+    "Submission",
     "UnreachableError",
     "Weights",
     "Worker",

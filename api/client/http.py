@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from api.client.base import Progress, answer_timeout, file_sha256, reaching
 from api.client.errors import ApiError, IntegrityError, NotEndedError
-from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Worker
+from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Submission, Worker
 from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
 from api.client.weights import WeightsClient
 
@@ -147,26 +147,40 @@ class Client(WeightsClient):
     # Jobs
 
     def submit(self, job: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
-        """Queue a job: {"dataset", "architecture", "config"?, "name"?, "tags"?, "queue"?, "priority"?}."""
+        """Queue a job: {"dataset", "architecture", "config"?, "name"?, "tags"?, "queue"?, "priority"?}.
+
+        `on_duplicate` among them says what becomes of a run that is there already: new, reuse, refuse.
+        """
+        return self.submission(job, idempotency_key=idempotency_key).job
+
+    def submission(self, job: Mapping[str, Any], *, idempotency_key: str | None = None) -> Submission:
+        """Submit as `submit`, and tell whether the job was there before."""
         return self._submit("/v1/jobs", job, idempotency_key)
 
     def rerun(
         self, job_id: str, edits: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
     ) -> Job:
         """Queue a job like another but for the edits, keys as of `submit`; its `parent` is that other."""
-        return self._submit(f"/v1/jobs/{job_id}/rerun", edits or {}, idempotency_key)
+        return self._submit(f"/v1/jobs/{job_id}/rerun", edits or {}, idempotency_key).job
 
-    def _submit(self, path: str, body: Mapping[str, Any], key: str | None) -> Job:
+    def _submit(self, path: str, body: Mapping[str, Any], key: str | None) -> Submission:
         headers = {"Idempotency-Key": key} if key else {}
-        return self._one(Job, self.request("POST", path, json=dict(body), headers=headers))
+        answer = self.request("POST", path, json=dict(body), headers=headers)
+        was_there = {"Idempotent-Replayed", "Run-Reused"}
+        return Submission(
+            self._one(Job, answer), any(answer.headers.get(name) == "true" for name in was_there)
+        )
 
     def job(self, job_id: str) -> Job:
         """Return one job."""
         return self._one(Job, self.request("GET", f"/v1/jobs/{job_id}"))
 
-    def jobs(self, *, status: str | None = None, limit: int = 50) -> Iterator[Job]:
+    def jobs(
+        self, *, status: str | None = None, fingerprint: str | None = None, limit: int = 50
+    ) -> Iterator[Job]:
         """Yield jobs, newest first; `limit` is the size of a page."""
-        params = {"limit": limit} | ({"status": status} if status else {})
+        asked = {"status": status, "fingerprint": fingerprint}
+        params = {"limit": limit} | {key: value for key, value in asked.items() if value}
         return self._many(Job, "/v1/jobs", params)
 
     def cancel(self, job_id: str) -> Job:

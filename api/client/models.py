@@ -5,6 +5,7 @@ Fields a newer server adds are kept rather than refused, so an old client goes o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -75,6 +76,7 @@ class Job(_Answer):
     queue: str | None = None
     priority: int = 0
     parent: str | None = None
+    fingerprint: str | None = None
     simulated: bool = False
     progress: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
@@ -90,6 +92,14 @@ class Job(_Answer):
     def is_final(self) -> bool:
         """Whether nothing more will happen to the job."""
         return self.status in FINAL_STATES
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The job a submission led to: a new one, or one that was there (of its key, or of the same run)."""
+
+    job: Job
+    is_reused: bool
 
 
 class Attempt(_Answer):

@@ -124,6 +124,10 @@ def test_pass_then_the_same_commit_again_then_a_requirement_missed(pipeline: Pip
     assert other["job"]["id"] != first["job"]["id"]
     assert other["fingerprint"] == first["fingerprint"] and other["dataset"] == first["dataset"]
     assert first["job"]["id"] in other["gates"][-1]["note"]
+    # By its content alone, whatever the commit.
+    reused = pipeline.run(recipe, "--reuse", commit="c3", expected=0)
+    assert reused["reused"] and reused["job"]["id"] == other["job"]["id"]
+    assert reused["fingerprint"] == first["fingerprint"] and len(first["fingerprint"]) == 64
 
 
 def assert_reports(out: Path, summary: dict[str, Any]) -> None:

@@ -55,7 +55,32 @@ def test_submit_and_wait_exits_as_the_job_ends(
     assert "mAP50 0.450" in result.stderr and "batch 1/4" not in result.stderr
     sent = json.loads(service.asked("POST", "/v1/jobs")[0][1])
     expected = {"epochs": 2, "hyp": {"lr0": 0.005}}
+    assert sent.pop("on_duplicate") == "refuse"
     assert sent == {"dataset": "ds_1", "architecture": "arch_1", "config": expected}
+
+
+def test_an_identical_run_is_refused_unless_something_else_is_said(service: FakeService, run: Run) -> None:
+    submit = ("jobs", "submit", "-d", "ds_1", "-m", "arch_1")
+    for options in (
+        ("--reuse",),
+        ("--force",),
+        ("--idempotency-key", "k"),
+        ("--idempotency-key", "k", "--reuse"),
+    ):
+        assert run(*submit, *options).exit_code == 0
+    sent = [json.loads(body).get("on_duplicate") for _, body in service.asked("POST", "/v1/jobs")]
+    assert sent == ["reuse", None, None, "reuse"]
+    service.headers = {"Run-Reused": "true"}
+    assert "job_1 exists already (queued): no new run" in run(*submit, "--reuse").stderr
+    both = run(*submit, "--reuse", "--force")
+    assert both.exit_code == 2 and "contradict" in both.stderr
+    service.job_refusal = {
+        "title": "conflict",
+        "code": "RUN_EXISTS",
+        "detail": "an identical run exists: job_9",
+    }
+    refused = run(*submit)
+    assert refused.exit_code == 2 and "job_9; --reuse takes it, --force trains again" in refused.stderr
 
 
 def test_submit_by_name_prints_json(run: Run) -> None:

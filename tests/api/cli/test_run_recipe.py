@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api.cli.gates import NoWorse, Requirement
-from api.cli.origin import find_commit, fingerprint, next_key, submission_key
+from api.cli.origin import content_hash, find_commit, next_key, submission_key
 from api.cli.recipe import RecipeError, placed, read_recipe
 from api.cli.session import describe_problem
 from tests.support.shared import ROOT
@@ -139,11 +139,11 @@ def test_the_commit_is_the_pipeline_s_else_git_s(tmp_path: Path) -> None:
 
 def test_the_key_changes_with_content_request_and_commit() -> None:
     request = {"dataset": "ds_1", "architecture": "arch_1", "config": {"epochs": 3}, "tags": ["a"]}
-    content = fingerprint("d", "a", request)
-    assert fingerprint("d", "a", request | {"tags": [], "dataset": "ds_2"}) == content
+    content = content_hash("d", "a", request)
+    assert content_hash("d", "a", request | {"tags": [], "dataset": "ds_2"}) == content
     others = [("e", "a", request), ("d", "b", request), ("d", "a", request | {"config": {}})]
     others.append(("d", "a", request | {"weights": "w"}))
-    assert content not in {fingerprint(*other) for other in others}
+    assert content not in {content_hash(*other) for other in others}
     key = submission_key(content, request, "c1")
     assert key == submission_key(content, dict(reversed(request.items())), "c1")
     changed = [submission_key(content, request, "c2"), submission_key(content, request, None)]

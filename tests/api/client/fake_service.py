@@ -56,6 +56,10 @@ class FakeService:
         self.failing: dict[str, list[int]] = {}
         self.failure_code = "AWAY"
         self.taken_names: set[str] = set()
+        # More headers of every answer in one piece.
+        self.headers: dict[str, str] = {}
+        # The problem that submissions get instead of a job.
+        self.job_refusal: dict[str, Any] | None = None
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.wait_for_stop = threading.Event()
@@ -113,6 +117,8 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in service.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
@@ -150,6 +156,9 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             return parse_qs(urlsplit(self.path).query).get("name", [""])[0]
 
         def _jobs(self) -> None:
+            if self.command == "POST" and service.job_refusal is not None:
+                self._send(409, json.dumps(service.job_refusal).encode(), "application/problem+json")
+                return
             if self.command == "POST":
                 self._send(201, json.dumps(service.job).encode())
                 return
