@@ -1,7 +1,15 @@
-"""The OpenAPI description as it is told: one error shape for all, credentials where they are needed."""
+"""The OpenAPI description as it is told: one error shape for all, credentials where they are needed.
+
+`python -m api.openapi > docs/openapi.json` renews the copy that is kept, so that a change of the interface is
+seen where it is made; a test compares the two.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -52,3 +60,25 @@ def _mend_operation(path: str, method: str, operation: dict[str, Any]) -> None:
     operation["responses"]["default"] = _PROBLEM
     if path.startswith("/v1/") and (path, method) != ("/v1/session", "post"):
         operation["security"] = [{"token": []}, {"session": []}]
+
+
+def description() -> dict[str, Any]:
+    """Return the description of the application as this code makes it, whatever is set."""
+    from api.app import create_app
+    from api.domain.settings import Settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(data_dir=Path(folder) / "data"), with_loops=False)
+        try:
+            return app.openapi()
+        finally:
+            app.state.services.store.close()
+
+
+def as_text(described: dict[str, Any]) -> str:
+    """Return a description as it is kept: a line for each value, in the order of keys."""
+    return json.dumps(described, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_text(description()))
