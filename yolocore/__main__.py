@@ -1,6 +1,6 @@
 """The core alone, for a terminal: `python -m yolocore train --data data.yaml --cfg yolov5n.yaml`.
 
-Only reads arguments and prints; the run itself is `yolocore.run`.
+Only reads arguments and prints; the run itself is `yolocore.run`. What starts from weights is in `commands`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, get_args
 
 import yaml
 
-from yolocore.errors import ArchitectureError, CheckpointError, ConfigError, CoreError
+from yolocore.commands import val
+from yolocore.commands.common import read_architecture
+from yolocore.errors import CheckpointError, ConfigError, CoreError
 from yolocore.spec.config import CacheName, Hyperparameters, TrainConfig, parse_config, preset_names
 from yolocore.spec.events import TrainEvent
-from yolocore.spec.zoo import ZOO, zoo_text
 from yolocore.train.checkpoint import checkpoints_in, load_checkpoint
 from yolocore.train.console import line_of
 from yolocore.train.files import claim_folder
@@ -32,12 +33,17 @@ RUNS = Path("runs/train")  # where runs go that are given no folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 1 failed, 2 usage, 75 paused with a checkpoint."""
+    """Run a command; return its exit code.
+
+    0 done, 1 failed, 2 usage, 3 done but for sources that could not be read, 75 paused with a checkpoint.
+    """
     options = build_parser().parse_args(arguments)
     try:
-        return train_command(options)
+        code: int = options.run(options)
+        return code
     except CoreError as error:
-        print(f"error {error.code}: {error.message}", file=sys.stderr)
+        where = f"{error.place}: " if error.place and error.place not in error.message else ""
+        print(f"error {error.code}: {where}{error.message}", file=sys.stderr)
         for problem in error.problems:
             if problem.message in error.message:
                 continue
@@ -47,8 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m yolocore", description="Train YOLOv5 detectors.")
+    parser = argparse.ArgumentParser(prog="python -m yolocore", description="Train and use YOLOv5 detectors.")
     commands = parser.add_subparsers(dest="command", required=True)
+    add_train(commands)
+    val.add_parser(commands)
+    return parser
+
+
+def add_train(commands: Any) -> None:
+    """Add the command that trains, with its options."""
     train = commands.add_parser("train", help="train on a YOLO folder")
     train.add_argument("--data", type=Path, required=True, help="data.yaml of a YOLO folder")
     train.add_argument(
@@ -90,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         f"runs in {RUNS}) with its settings; "
         "a finished run goes on if it is given more --epochs",
     )
-    return parser
+    train.set_defaults(run=train_command)
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -191,17 +204,6 @@ def read_config(options: argparse.Namespace, before: Mapping[str, Any] | None = 
                 raise ConfigError(f"{part} is a value, not a section", place="--set", value=setting)
         section[path[-1]] = yaml.safe_load(text)
     return parse_config(values)
-
-
-def read_architecture(cfg: str) -> tuple[str, str]:
-    """Return name and text of a model YAML, given as a file or as a public name; raises ArchitectureError."""
-    path = Path(cfg)
-    if path.is_file():
-        return path.name, path.read_text()
-    name = path.name.removesuffix(".yaml")
-    if name not in ZOO:
-        raise ArchitectureError("there is no such file, and no public model of this name", place=cfg)
-    return f"{name}.yaml", zoo_text(name)
 
 
 def find_checkpoint(out: Path | None, resume: str | None) -> Path | None:

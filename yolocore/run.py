@@ -373,6 +373,8 @@ class _Run:
             architecture=self.request.architecture_text,
             architecture_name=self.request.architecture_name,
             imgsz=self.wiring.imgsz,
+            config=self.config.model_dump_json(),
+            batch=self.wiring.batch,
         )
 
     def _warn(self, code: str, message: str) -> None:

@@ -16,7 +16,7 @@ from yolocore.data.geometry import FloatArray
 from yolocore.data.scan import SUFFIXES, LabelledImage, scan_images, shown
 from yolocore.errors import DatasetError, Problem
 from yolocore.spec.data_yaml import DataYaml, parse_data_yaml
-from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage
+from yolocore.spec.dataset import SPLITS, Manifest, ManifestImage, Split
 from yolocore.spec.labels import LabelRow
 
 # Pictures that are not read; other files may lie beside pictures for good reasons.
@@ -66,9 +66,9 @@ def manifest_samples(manifest: Manifest, images_root: Path) -> list[Sample]:
 
 
 def scan_yolo_folder(
-    data_yaml_path: Path,
+    data_yaml_path: Path, wanted: Sequence[Split] = SPLITS
 ) -> tuple[tuple[str, ...], dict[str, list[Sample]], list[Problem]]:
-    """Read a data.yaml and the folders it names: class names, samples of each split, what is wrong.
+    """Read a data.yaml and the folders it names: class names, samples of each split wanted, what is wrong.
 
     Relative paths are taken from `path`, which is taken from the file's folder. Raises DatasetError if the
     file itself is invalid, or an entry leads nowhere.
@@ -77,7 +77,7 @@ def scan_yolo_folder(
     data = parse_data_yaml(text, source=data_yaml_path.name)
     splits: dict[str, list[Sample]] = {}
     problems = list(data.notes)
-    for split in SPLITS:
+    for split in wanted:
         listed = [path for entry in data.entries(split) for path in _list_entry(data, entry, data_yaml_path)]
         paths = [path for path in listed if path.suffix.lower() in SUFFIXES]
         problems.extend(_left_out(set(listed).difference(paths), split))

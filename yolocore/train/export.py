@@ -102,14 +102,22 @@ def export_pictures(
 ) -> list[ArtifactSaved]:
     """Draw curves, confusion matrix, losses and predictions, and announce them."""
     folder = output.artifacts
-    paths: list[Path] = [
+    paths = [
+        *draw_result(result, names, folder),
+        plot_epochs([row.model_dump() for row in rows], folder / "results.png"),
+    ]
+    return [output.announce_file(path) for path in paths]
+
+
+def draw_result(result: ValidationResult, names: Sequence[str], folder: Path) -> list[Path]:
+    """Draw curves, confusion matrix and predictions beside the labels of one validation; return the files."""
+    paths = [
         *plot_curves(result.metrics, names, folder),
         plot_confusion(result.confusion, names, folder / "confusion_matrix.png"),
-        plot_epochs([row.model_dump() for row in rows], folder / "results.png"),
     ]
     if result.samples:
         paths.append(draw_predictions(result.samples, names, folder / "predictions.jpg"))
-    return [output.announce_file(path) for path in paths]
+    return paths
 
 
 def export_figures(output: RunFolder, values: dict[str, Any]) -> ArtifactSaved:

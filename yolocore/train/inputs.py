@@ -57,7 +57,7 @@ def read_manifest(manifest: Path, images_root: Path, *, single_cls: bool, warn: 
 def read_folder(data_yaml: Path, *, single_cls: bool, warn: Warn) -> Data:
     """Read names and samples from a YOLO folder; `warn` hears of every bad image. Raises DatasetError."""
     names, splits, problems = scan_yolo_folder(data_yaml)
-    _tell(problems, data_yaml.name, warn)
+    tell_problems(problems, data_yaml.name, warn)
     return _checked(names, splits, single_cls=single_cls, warn=warn, problems=problems)
 
 
@@ -106,7 +106,7 @@ def val_stride(plan: Plan) -> int:
     return math.lcm(32, *(int(stride) for stride in plan.strides), common_stride(plan.architecture))
 
 
-def _tell(problems: Sequence[Problem], source: str, warn: Warn) -> None:
+def tell_problems(problems: Sequence[Problem], source: str, warn: Warn) -> None:
     """Warn of each problem with its place and value; of many of one kind, of the first ones and how many."""
     counts: Counter[str] = Counter()
     for problem in problems:

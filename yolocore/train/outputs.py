@@ -35,16 +35,25 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".json": "application/json",
+    ".onnx": "application/octet-stream",
     ".yaml": "application/yaml",
 }
-KINDS: dict[str, ArtifactKind] = {".pt": "weights", ".csv": "table", ".png": "plot", ".jpg": "plot"}
+KINDS: dict[str, ArtifactKind] = {
+    ".pt": "weights",
+    ".onnx": "weights",
+    ".csv": "table",
+    ".png": "plot",
+    ".jpg": "plot",
+}
+FORMAT = "trainshed-weights-1"
 
 
 @dataclass(frozen=True)
 class WeightsCard:
     """What a file of weights says about itself, so that it can be used without the run it came from.
 
-    `strides` in pixels, `anchors_px` (levels, anchors, 2) in pixels, `architecture` the model YAML's text.
+    `strides` in pixels, `anchors_px` (levels, anchors, 2) in pixels, `architecture` the model YAML's text,
+    `config` the run's configuration as JSON, `batch` the images of a batch, which it may have measured.
     """
 
     names: list[str]
@@ -53,6 +62,8 @@ class WeightsCard:
     architecture: str
     architecture_name: str
     imgsz: int
+    config: str = ""
+    batch: int = 0
 
 
 def halved(tensors: Tensors) -> Tensors:
@@ -187,7 +198,7 @@ class RunFolder:
     def weights(self, name: str, tensors: Tensors, row: EpochDone | None) -> Written:
         """Write weights in half precision with their card, readable with `weights_only=True`."""
         content = {
-            "format": "trainshed-weights-1",
+            "format": FORMAT,
             "model": halved(tensors),
             "metrics": json.dumps(row.model_dump(mode="json")) if row else None,
             **asdict(self._card),
