@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import torch
 
+from yolocore.train.optim import clip_gradients
+
 PrecisionName = Literal["fp32", "fp16", "bf16"]
 
 DTYPES: dict[PrecisionName, torch.dtype] = {
@@ -57,7 +59,8 @@ class Precision:
         With fp16 a norm that is not finite means that the step was skipped and the scale halved.
         """
         self._scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        gradients = [grad for one in parameters if (grad := one.grad) is not None]
+        norm = clip_gradients(gradients, clip_norm)
         self._scaler.step(optimizer)
         self._scaler.update()
         return norm
