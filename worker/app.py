@@ -67,6 +67,7 @@ def run(slot: WorkerSlot) -> int:
         without_heartbeat=True,
     )
     slot.presence.start()
+    slot.be_ready()
     try:
         worker.start()
     finally:

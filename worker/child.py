@@ -32,6 +32,7 @@ ENVIRONMENT_NAMES = frozenset(
 ENVIRONMENT_PREFIXES = ("LC_", "NVIDIA_", "NCCL_", "PYTORCH_", "OMP_", "MKL_", "GOMP_", "KMP_")
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _SWEEP_S = 5.0
+_STDERR = 2
 # SIGKILL acts at once, unless the kernel itself waits for a device or a file system that does not answer.
 _KILL_S = 30.0
 STACKS_SIGNAL = signal.SIGUSR1
@@ -57,12 +58,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """What to start: `argv`, the whole environment, the working folder and where its output goes."""
+    """What to start: `argv`, the whole environment, the working folder and where its output goes.
+
+    Without a log it goes where this process's own errors go.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path
-    log: Path
+    log: Path | None
     limits: Limits = Limits()
 
 
@@ -127,6 +131,18 @@ class Child:
         while (code := self.poll()) is None and time.monotonic() < end:
             time.sleep(0.02)
         return code
+
+    def tell(self, line: bytes) -> bool:
+        """Write a line to the child's standard input; tell whether it could be written."""
+        with self._lock:
+            if self._process.returncode is not None or self._process.stdin is None:
+                return False
+            try:
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+            except OSError:
+                return False
+            return True
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM to the leader alone; what its own helpers do is its business."""
@@ -234,12 +250,13 @@ class Spawner:
 
 
 def _start(spec: ChildSpec) -> Child:
-    with spec.log.open("ab") as log:
+    with contextlib.ExitStack() as opened:
+        log = _STDERR if spec.log is None else opened.enter_context(spec.log.open("ab"))
         process = subprocess.Popen(
             spec.argv,
             stdin=subprocess.PIPE,
             stdout=log,
-            stderr=subprocess.STDOUT,
+            stderr=log,
             cwd=spec.folder,
             env=dict(spec.environment),
             start_new_session=True,

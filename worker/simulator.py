@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from worker.lifeline import hold_lifeline
 from worker.pace import Pace, PaceReader, suffer
-from worker.trainer import DONE, INTERNAL, STOPPED, Attempt, Order, SignalControl, Wish, hold_lifeline, leave
+from worker.trainer import DONE, INTERNAL, STOPPED, Attempt, Order, SignalControl, Wish, leave
 from yolocore.errors import CheckpointError
 from yolocore.spec.config import TrainConfig, parse_config
 from yolocore.spec.dataset import Manifest

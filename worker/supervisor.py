@@ -35,7 +35,7 @@ from worker.attempt import (
     write_config,
 )
 from worker.cache import DatasetCache, DatasetFiles, MissingDatasetError
-from worker.child import Child, ChildSpec, Spawner, child_environment, describe_exit, tail_text
+from worker.child import Child, ChildSpec, describe_exit, tail_text
 from worker.fleet import SlotSpec
 from worker.hang import Vigil
 from worker.journal import Journal
@@ -46,6 +46,7 @@ from worker.outcome import Exit, Verdict, Wish, judge, storage_failure
 from worker.patience import Patience
 from worker.progress import Progress
 from worker.rows import Owner, RowShipper
+from worker.standby import Starter, trainer_environment
 from worker.stream import StreamShipper, StreamTarget
 from worker.watchdog import RunClock
 
@@ -66,7 +67,7 @@ class Tools:
     book: RunBook
     blobs: BlobStore
     cache: DatasetCache
-    spawner: Spawner
+    spawner: Starter
     slot: SlotSpec
     drain: threading.Event
     trainer_command: tuple[str, ...]
@@ -150,12 +151,11 @@ class Supervisor:
             resume=self._resume(folder),
         )
         write_config(folder, config)
-        threads = str(self._claim.job.config.get("threads") or self._settings.train_threads)
-        extra = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": self._settings.omp_wait_policy.upper()}
+        threads = self._claim.job.config.get("threads")
         return self._tools.spawner.spawn(
             ChildSpec(
                 argv=(*self._tools.trainer_command, str(folder.path)),
-                environment=child_environment({**extra, **self._tools.slot.environment()}),
+                environment=trainer_environment(self._settings, self._tools.slot, threads),
                 folder=folder.path,
                 log=folder.log,
             )

@@ -30,6 +30,7 @@ from worker.errand import Errand, ErrandTools
 from worker.fleet import Presence, SlotSpec
 from worker.intake import Intake
 from worker.memory import GpuMemory, LeftoverCheck, NvidiaSmi, oom_counter
+from worker.standby import Standby, trainer_environment
 from worker.supervisor import Supervisor, Tools
 from worker.weighing import Weighing
 
@@ -61,6 +62,7 @@ class WorkerSlot:
     ingest_command: tuple[str, ...] = INGEST_COMMAND
     weights_command: tuple[str, ...] = WEIGHTS_COMMAND
     spawner: Spawner = field(default_factory=Spawner)
+    standby: Standby | None = None
     gpu_memory: GpuMemory = field(default_factory=NvidiaSmi)
     # A driver takes memory back some time after its process is gone.
     gpu_patience_s: float = 15.0
@@ -85,6 +87,8 @@ class WorkerSlot:
         blobs = BlobStore(settings.blobs_dir)
         drain = threading.Event()
         workers = WorkerBook(store, unhealthy_retry_s=settings.unhealthy_retry_s)
+        command = trainer_command or child_command("simulator" if settings.simulate else "trainer")
+        spawner = Spawner()
         return cls(
             settings=settings,
             spec=spec,
@@ -96,13 +100,22 @@ class WorkerSlot:
             workers=workers,
             presence=Presence(workers, spec, drain, period_s=settings.heartbeat_s),
             drain=drain,
-            trainer_command=trainer_command or child_command("simulator" if settings.simulate else "trainer"),
+            trainer_command=command,
             ingest_command=ingest_command,
+            spawner=spawner,
+            standby=_standby(settings, spec, spawner) if command == child_command("trainer") else None,
         )
+
+    def be_ready(self) -> None:
+        """Have a trainer load what it needs while there is nothing to do."""
+        if self.standby is not None and self.is_open():
+            self.standby.prepare()
 
     def close(self) -> None:
         """Say that the slot is gone and let go of everything."""
         self.presence.stop()
+        if self.standby is not None:
+            self.standby.close()
         self.spawner.close()
         self.store.close()
 
@@ -119,6 +132,14 @@ class WorkerSlot:
         self.exit_code = EX_UNAVAILABLE
         self.presence.give_up(reason)
         self.end_process()
+
+
+def _standby(settings: Settings, spec: SlotSpec, spawner: Spawner) -> Standby | None:
+    """Return what keeps a trainer ready, None for a slot that trains nothing or must not keep one."""
+    if not settings.prestart or set(spec.queues) <= {wire.QUEUE_INGEST}:
+        return None
+    environment = trainer_environment(settings, spec)
+    return Standby(spawner, child_command("trainer"), environment, settings.data_dir)
 
 
 def hold_while_unhealthy(slot: WorkerSlot) -> None:
@@ -145,7 +166,7 @@ def train_next(slot: WorkerSlot) -> bool:
         book=slot.jobs,
         blobs=slot.blobs,
         cache=slot.cache,
-        spawner=slot.spawner,
+        spawner=slot.standby or slot.spawner,
         slot=slot.spec,
         drain=slot.drain,
         trainer_command=slot.trainer_command,
@@ -201,3 +222,4 @@ def _busy(slot: WorkerSlot, what: str, work: Supervisor | Errand) -> None:
             slot.retire(problem)
     finally:
         slot.presence.show("idle")
+        slot.be_ready()

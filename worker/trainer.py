@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -22,6 +24,7 @@ from typing import Any, Literal, NoReturn, TextIO, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from worker.lifeline import STANDBY, STDERR, hold_lifeline, take_over
 from yolocore.errors import (
     ArchitectureError,
     CheckpointError,
@@ -37,7 +40,6 @@ from yolocore.spec.events import BatchDone, PhaseChange, Resume, TrainEvent
 from yolocore.train.console import line_of
 from yolocore.train.journal import JournalWriter
 
-STDERR = 2
 Wish = Literal["cancel", "stop", "pause", "drain"]
 DONE, DATA, INTERNAL, OUT_OF_MEMORY, DISK_FULL, STOPPED = 0, 65, 70, 71, 74, 75
 EXITS: Mapping[type[CoreError], int] = {
@@ -50,6 +52,8 @@ EXITS: Mapping[type[CoreError], int] = {
     DiskFullError: DISK_FULL,
 }
 MAX_TEXT = 2000
+# What a run imports at its start, and what it imports only when it validates for the first time.
+HEAVY = ("yolocore.run", "torchvision.ops")
 
 
 class _Part(BaseModel):
@@ -122,37 +126,33 @@ class SignalControl:
         return "drain"
 
 
-def hold_lifeline() -> None:
-    """End the whole process group as soon as standard input ends; a terminal is no lifeline."""
-    if os.isatty(0):
-        return
-    if os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)
-    threading.Thread(target=_watch_lifeline, name="lifeline", daemon=True).start()
-
-
-def _watch_lifeline() -> None:
-    while True:
-        try:
-            if not os.read(0, 4096):
-                break
-        except OSError:
-            break
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
 def main(arguments: list[str]) -> int:
     """Do one attempt; return the exit code."""
     if len(arguments) != 1:
-        print("usage: python -m worker.trainer FOLDER", file=sys.stderr)
+        print(f"usage: python -m worker.trainer FOLDER | {STANDBY}", file=sys.stderr)
         return INTERNAL
-    folder = Path(arguments[0]).resolve()
-    hold_lifeline()
+    if arguments == [STANDBY]:
+        folder = stand_by()
+    else:
+        folder = Path(arguments[0]).resolve()
+        hold_lifeline()
     faulthandler.enable(STDERR)  # a segmentation fault leaves its stack in the log
     faulthandler.register(signal.SIGUSR1, STDERR, all_threads=True)  # asked for if the run hangs
     control = SignalControl(folder)
     control.listen()
     return Attempt(folder, control).run()
+
+
+def stand_by() -> Path:
+    """Load all that a run needs, wait for the order, and return the folder it names.
+
+    A worker that goes away ends this process by the lifeline, whatever it does then.
+    """
+    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    hold_lifeline(orders.put)
+    for module in HEAVY:
+        importlib.import_module(module)
+    return take_over(orders.get())
 
 
 class Attempt:

@@ -108,18 +108,23 @@ class RealStack:
 
     def one(self, *words: str) -> psutil.Process:
         """Return the process below the stack whose command line has all these words."""
+        (only,) = self.all(*words)
+        return only
+
+    def all(self, *words: str) -> list[psutil.Process]:
+        """Return the processes below the stack whose command line has all these words."""
         found = []
         for process in living(self.family()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 line = " ".join(process.cmdline())
                 if all(word in line for word in words):
                     found.append(process)
-        (only,) = found
-        return only
+        return found
 
     def trainer(self) -> psutil.Process:
-        """Return the process that trains."""
-        return self.one("-m worker.trainer")
+        """Return the process that trains, not one that stands by, which works in no attempt's folder."""
+        (only,) = [one for one in self.all("-m worker.trainer") if "attempts" in Path(one.cwd()).parts]
+        return only
 
     def train_worker(self) -> psutil.Process:
         """Return the process that watches over it."""

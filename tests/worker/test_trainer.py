@@ -19,6 +19,7 @@ import pytest
 from tests.support.runs import SETTINGS, weights_hash
 from tests.support.shapes import NAMES, TINY_MODEL, write_shapes
 from tests.support.shared import weights_dir
+from worker.lifeline import STANDBY, order_line
 from worker.tools import import_weights
 from worker.trainer import Attempt, SignalControl
 from yolocore.data.files import scan_yolo_folder
@@ -89,11 +90,11 @@ def write_order(folder: Path, dataset: dict[str, str], **changes: Any) -> Path:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(folder: Path, argument: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run the program as a supervisor does: own session, lifeline, log file."""
     with (folder / "train.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "worker.trainer", str(folder)],
+            [sys.executable, "-W", "error", "-m", "worker.trainer", argument or str(folder)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -153,6 +154,21 @@ def test_an_attempt_from_start_to_end(whole: Path) -> None:
         (folder / event.path).is_file() for event in events if event.type in ("artifact", "checkpoint")
     )
     assert "epoch 3/3" in (folder / "train.log").read_text()
+
+
+def test_one_that_stood_by_ends_with_the_same_weights(
+    whole: Path, dataset: dict[str, str], tmp_path: Path
+) -> None:
+    folder, elsewhere = write_order(tmp_path / "1", dataset), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with started(elsewhere, STANDBY) as child:
+        assert child.stdin is not None
+        child.stdin.write(order_line(folder, folder / "train.log"))
+        child.stdin.flush()
+        assert child.wait(PATIENCE_S) == 0
+    assert (elsewhere / "train.log").read_text() == ""
+    assert "epoch 3/3" in (folder / "train.log").read_text()
+    assert weights_hash(folder / "artifacts/best.pt") == weights_hash(whole / "artifacts/best.pt")
 
 
 def test_pause_checkpoints_and_the_next_attempt_goes_on(dataset: dict[str, str], tmp_path: Path) -> None:
