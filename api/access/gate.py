@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.errors import StoreUnavailable
 from api.domain.records import Principal
+from api.domain.versions import program_version
 from api.errors import ApiError, ForbiddenError, TooLargeError, UnauthorizedError, UnavailableError, problem
 
 COOKIE = "trainshed_session"
@@ -171,6 +172,7 @@ def _hardened(send: Send) -> Send:
             headers = MutableHeaders(scope=message)
             headers.setdefault("X-Content-Type-Options", "nosniff")
             headers.setdefault("Referrer-Policy", "no-referrer")
+            headers.setdefault("Trainshed-Version", program_version())
             headers.setdefault("Cache-Control", "no-store")
             headers.setdefault(
                 "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from api.client import ApiError, Client, ClientError, NotAllowedError, UnreachableError
+from api.client import ApiError, Client, ClientError, NotAllowedError, UnreachableError, VersionError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CANCELLED, EXIT_TIMEOUT, EXIT_UNREACHABLE, EXIT_NOT_ALLOWED = 1, 2, 4, 5, 6, 7
 EXIT_INTERRUPTED = 130
@@ -80,8 +80,10 @@ def connected(context: typer.Context) -> Iterator[Client]:
     assert isinstance(options, Options)
     target = find_target(options)
     try:
-        with Client(target.url, target.token) as client:
+        with Client(target.url, target.token, on_note=_note) as client:
             yield client
+    except VersionError as error:
+        fail(str(error), EXIT_USAGE)
     except NotAllowedError as error:
         hint = "" if target.token else "; give a token by --token or TRAINSHED_TOKEN"
         fail(f"not allowed: {error}{hint}", EXIT_NOT_ALLOWED)
@@ -93,6 +95,10 @@ def connected(context: typer.Context) -> Iterator[Client]:
         fail(str(error), EXIT_TIMEOUT)
     except ClientError as error:
         fail(str(error), EXIT_FAILED)
+
+
+def _note(text: str) -> None:
+    err.print(f"trainshed: {text}", markup=False)
 
 
 def _exit_of(error: ApiError) -> int:

@@ -3,7 +3,14 @@
 It shares no code with the server: it knows addresses, JSON and event streams, and nothing of SQL or queues.
 """
 
-from api.client.errors import ApiError, ClientError, NotAllowedError, NotEndedError, UnreachableError
+from api.client.errors import (
+    ApiError,
+    ClientError,
+    NotAllowedError,
+    NotEndedError,
+    UnreachableError,
+    VersionError,
+)
 from api.client.http import Client
 from api.client.models import (
     Architecture,
@@ -33,6 +40,7 @@ __all__ = [
     "Queue",
     "Submission",
     "UnreachableError",
+    "VersionError",
     "Weights",
     "Worker",
 ]

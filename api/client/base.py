@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,12 @@ import httpx
 from pydantic import ValidationError
 
 from api.client import uploads
-from api.client.errors import ApiError, UnreachableError, error_of
+from api.client.errors import ApiError, UnreachableError, VersionError, error_of
 from api.client.models import _Answer
 from api.client.patience import Patience, time_left
+from api.client.versions import HEADER, client_version, distance
 
+_LOG = logging.getLogger("trainshed.client")
 _CHUNK_BYTES = 1 << 18
 _UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 _ANSWER_S = 30.0
@@ -27,18 +30,55 @@ Progress = Callable[[int, int], None]
 _A = TypeVar("_A", bound=_Answer)
 
 
+class Meeting:
+    """Compares the versions of client and service, told by the first answer that tells."""
+
+    def __init__(self, url: str, on_note: Callable[[str], None]) -> None:
+        self._url = url
+        self._on_note = on_note
+        self.service_version: str | None = None
+
+    def look(self, response: httpx.Response) -> None:
+        """Note a service of another minor version once; raise VersionError for another major."""
+        told = response.headers.get(HEADER)
+        if told is None or told == self.service_version:
+            return
+        self.service_version = told
+        mine = client_version()
+        apart = distance(mine, told)
+        if apart == "none":
+            return
+        text = f"{self._url} is of version {told[:40]}, this client of {mine}"
+        if apart == "major":
+            self.service_version = None
+            raise VersionError(f"{text}: install one of the same major version")
+        self._on_note(f"{text}; what is new in either may be missing")
+
+
+def headers_for(token: str | None) -> dict[str, str]:
+    """Return what every request carries: who asks, in which version, and by what right."""
+    headers = {"User-Agent": f"trainshed-client/{client_version()}"}
+    return headers | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
 class BaseClient:
     """Talks to one service with one token; knows no noun of it."""
 
-    def __init__(self, url: str, token: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
-        headers = {"User-Agent": "trainshed-client"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_note` is told what a person should know, such as a service of another minor version."""
         self.url = url.rstrip("/")
+        self._meeting = Meeting(self.url, on_note or _LOG.warning)
         # Proxies of the environment must not see a service on this machine.
         self._http = httpx.Client(
             base_url=self.url,
-            headers=headers,
+            headers=headers_for(token),
             timeout=_TIMEOUT,
             transport=transport,
             trust_env=not _is_local(url),
@@ -60,6 +100,7 @@ class BaseClient:
         """Send one request and return its 2xx answer."""
         with reaching(self.url):
             response = self._http.request(method, path, **options)
+        self._meeting.look(response)
         if not response.is_success:
             raise error_of(response.status_code, response.content)
         return response
@@ -68,6 +109,7 @@ class BaseClient:
     def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
         """Open a GET whose 2xx body is read piece by piece."""
         with reaching(self.url), self._http.stream("GET", path, **options) as response:
+            self._meeting.look(response)
             if not response.is_success:
                 raise error_of(response.status_code, response.read())
             yield response

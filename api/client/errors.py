@@ -2,6 +2,7 @@
 
 ClientError
 |-- UnreachableError        no answer, or none that can be read
+|-- VersionError            the service is of another major version
 |-- IntegrityError     a download whose bytes are not what the service announced
 `-- ApiError           the service refused; status, code and problems as it told them
     `-- NotAllowedError     401 or 403
@@ -29,6 +30,10 @@ class UnreachableError(ClientError):
 
 class IntegrityError(ClientError):
     """Downloaded bytes do not have the announced size or SHA-256."""
+
+
+class VersionError(ClientError):
+    """The service is of another major version than this client: they would misunderstand each other."""
 
 
 class ApiError(ClientError):

@@ -2,6 +2,7 @@
 
 For people, and for a slot to know whether it may claim: who owns a job is decided by leases, never by these
 rows. A slot once found unhealthy stays so, whatever its processes say, until its time or a person clears it.
+One whose program and database are of different schemas is outdated as long as they are.
 """
 
 from __future__ import annotations
@@ -17,22 +18,33 @@ from api.domain import tables as t
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.errors import NotFound
 from api.domain.records import Slot
-from api.domain.store import Store, insert_or_ignore
+from api.domain.store import Store, disagreement, insert_or_ignore, newest_revision
 
 UNHEALTHY = "unhealthy"
 GONE = "gone"
+OUTDATED = "outdated"
 _MAX_REASON = 400
 
 
 class WorkerBook:
-    """Worker slots of all machines; `unhealthy_retry_s` None leaves it to people to clear a slot."""
+    """Worker slots of all machines; `unhealthy_retry_s` None leaves it to people to clear a slot.
+
+    `schema` is the revision of the tables this program knows, that of its migrations if absent.
+    """
 
     def __init__(
-        self, store: Store, clock: Clock = SYSTEM_CLOCK, *, unhealthy_retry_s: float | None = None
+        self,
+        store: Store,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        unhealthy_retry_s: float | None = None,
+        schema: str | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
         self._retry_s = unhealthy_retry_s
+        # Read once: the files may be another version's by the time they are looked at again.
+        self._schema = schema or newest_revision()
 
     def announce(
         self,
@@ -49,15 +61,15 @@ class WorkerBook:
     ) -> Slot:
         """Say that a slot lives and what it does (idle, busy, draining, unhealthy, gone); return its row.
 
-        The row may say `unhealthy` where another state was announced: then the slot must not claim.
-        `reason` says why a slot is unhealthy.
+        The row may say `unhealthy`, or `outdated` in place of `idle`: then the slot must not claim. `reason`
+        says why a slot is unhealthy.
         """
         now = self.clock.wall()
         shown: dict[str, Any] = {"queue": queue, "host": host, "pid": pid, "gpus": list(gpus)}
         shown |= {"version": version, "current_id": current_id, "seen_at": now}
-        told = (state, reason[:_MAX_REASON] if reason is not None else None)
 
         def write(conn: Connection) -> Slot:
+            told = self._told(conn, state, reason)
             made = {"id": slot_id, "started_at": now, **shown, **_health(None, told, now, self._retry_s)}
             if not insert_or_ignore(conn, t.workers, made):
                 known = _row(conn, slot_id, lock=True)
@@ -70,9 +82,17 @@ class WorkerBook:
 
         return self.store.write(write)
 
+    def _told(self, conn: Connection, state: str, reason: str | None) -> tuple[str, str | None]:
+        """Return state and reason as they are entered: a slot that must not claim does not idle."""
+        if state == "idle" and (other := disagreement(conn, self._schema)) is not None:
+            return OUTDATED, other
+        return state, reason[:_MAX_REASON] if reason is not None else None
+
     def unhealthy(self, slot_id: str) -> str | None:
         """Return why this slot must not claim now; None where it may, or is unknown."""
-        row = self.store.read(lambda conn: _row(conn, slot_id))
+        row, other = self.store.read(lambda conn: (_row(conn, slot_id), disagreement(conn, self._schema)))
+        if other is not None:
+            return other
         if row is None or row["unhealthy_since"] is None:
             return None
         if self._retry_s is not None and self.clock.wall() - row["unhealthy_since"] >= self._retry_s:
@@ -116,5 +136,5 @@ def _health(
         known_reason = known["reason"] if known is not None and since is not None else None
         return {"state": state, "reason": reason or known_reason, "unhealthy_since": since or now}
     if since is None or (retry_s is not None and now - since >= retry_s):
-        return {"state": state, "reason": None, "unhealthy_since": None}
+        return {"state": state, "reason": reason, "unhealthy_since": None}
     return {"state": UNHEALTHY}

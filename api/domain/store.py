@@ -223,6 +223,14 @@ def needs_migration(store: Store) -> bool:
     return store.read(_revision) != newest_revision()
 
 
+def disagreement(conn: Connection, schema: str) -> str | None:
+    """Return why a program whose tables have revision `schema` must not work on this database, if so."""
+    found = _revision(conn)
+    if found in (None, schema):
+        return None
+    return f"the database is at schema revision {found}, this program at {schema}"
+
+
 def _revision(conn: Connection) -> str | None:
     if not sa.inspect(conn).has_table("alembic_version"):
         return None

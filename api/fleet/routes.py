@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.access.principal import Caller
+from api.domain import wire
 from api.domain.errors import StoreUnavailable
 from api.domain.records import QueueState
-from api.domain.store import needs_migration
+from api.domain.store import needs_migration, newest_revision
 from api.domain.versions import API_VERSION, program_version
 from api.errors import ForbiddenError
 from api.services import Service, Services
@@ -31,7 +32,7 @@ class WorkerView(BaseModel):
     gpus: list[str]
     version: str
     state: str
-    reason: str | None = Field(description="Why it is unhealthy: what it needs a person to look at.")
+    reason: str | None = Field(description="Why it is unhealthy (a person must look) or outdated.")
     unhealthy_since: float | None
     current_id: str | None
     seen_at: float
@@ -78,6 +79,16 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "degraded", "unavailable"]
     checks: dict[str, str]
+
+
+class VersionView(BaseModel):
+    """What a client, a worker and a database must agree on."""
+
+    name: Literal["trainshed"] = "trainshed"
+    version: str = Field(description="Of the program.")
+    api: str = Field(description="Of the addresses, the first part of their path.")
+    schema_revision: str = Field(alias="schema", description="Of the tables the program knows.")
+    events: int = Field(description="Of the envelope of an event (`v`).")
 
 
 @router.get("/v1/workers", summary="List workers")
@@ -149,6 +160,9 @@ def _storage(service: Services) -> str:
 
 
 @router.get("/version", summary="Tell the versions")
-def version() -> dict[str, Any]:
-    """Return the versions of the program and of the interface."""
-    return {"name": "trainshed", "version": program_version(), "api": API_VERSION}
+def version() -> VersionView:
+    """Return the versions of the program, of the interface, of its tables and of its events."""
+    schema = newest_revision()
+    return VersionView(
+        version=program_version(), api=API_VERSION, schema=schema, events=wire.ENVELOPE_VERSION
+    )

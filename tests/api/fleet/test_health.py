@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from api.app import create_app
 from api.domain.blobs import Blob
 from api.domain.datasets import DatasetBook
 from api.domain.fleet import WorkerBook
+from api.domain.store import newest_revision
+from api.domain.wire import ENVELOPE_VERSION
 from api.loops.nudges import MemoryNudges
 from tests.support.service import World, a_job, client_of, new_world, on_port, submitted
 from tests.support.shared import ROOT
@@ -168,7 +171,10 @@ def test_queues_tell_what_waits_runs_and_works(world: World, client: httpx.Clien
 
 
 def test_the_version_is_told(client: httpx.Client) -> None:
-    assert client.get("/version").json()["api"] == "v1"
+    answer = client.get("/version")
+    told = answer.json()
+    assert (told["api"], told["schema"], told["events"]) == ("v1", newest_revision(), ENVELOPE_VERSION)
+    assert answer.headers["trainshed-version"] == told["version"] == version("trainshed")
 
 
 def test_the_description_has_one_error_shape_and_says_where_tokens_are_needed(client: httpx.Client) -> None:
