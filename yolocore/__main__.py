@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import yaml
 
-from yolocore.commands import val
+from yolocore.commands import predict, val
 from yolocore.commands.common import read_architecture
 from yolocore.errors import CheckpointError, ConfigError, CoreError
 from yolocore.spec.config import CacheName, Hyperparameters, TrainConfig, parse_config, preset_names
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     add_train(commands)
     val.add_parser(commands)
+    predict.add_parser(commands)
     return parser
 
 

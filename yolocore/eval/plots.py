@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from yolocore.eval.annotate import CAPTION, PALETTE, draw_box, write
 from yolocore.eval.metrics import DetectionMetrics
 from yolocore.eval.validate import Sample
 from yolocore.ops.nms import suppress
@@ -25,23 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; RGB.
-_PALETTE = (
-    (0, 114, 178),
-    (230, 159, 0),
-    (0, 158, 115),
-    (213, 94, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (240, 228, 66),
-)
 _TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
 _MAX_CLASS_LINES = 20
 _MAX_NUMBERED_CELLS = 30
 _BLANK_BELOW = 0.005
 _CELL_PX = 320
 _PICTURE_IOU = 0.6
-_FONT_SCALE = 0.38
 
 
 def plot_curves(metrics: DetectionMetrics, names: Sequence[str], folder: Path) -> list[Path]:
@@ -182,27 +172,10 @@ def _draw_boxes(
     cell = np.full((_CELL_PX, _CELL_PX, 3), 114, np.uint8)
     cell[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     for box_xyxy_px, cls, note in boxes:
-        colour = _PALETTE[cls % len(_PALETTE)]
-        x1, y1, x2, y2 = (round(float(value) * gain) for value in box_xyxy_px)
-        cv2.rectangle(cell, (x1, y1), (x2, y2), colour, 2)
-        name = names[cls] if cls < len(names) and names[cls].isascii() else f"#{cls}"
-        _write(cell, name + note, (x1, y1), colour)
-    _write(cell, caption if caption.isascii() else "picture: labels", (0, _CELL_PX - 1), (32, 32, 32))
+        draw_box(cell, box_xyxy_px * gain, names, cls, note=note)
+    write(cell, caption if caption.isascii() else "picture: labels", (0, _CELL_PX - 1), CAPTION)
     cell[:, -1] = cell[0] = 255
     return cell
-
-
-def _write(
-    cell: NDArray[np.uint8], text: str, place: tuple[int, int], background: tuple[int, int, int]
-) -> None:
-    """Write on a filled strip whose lower left corner is `place`, black or white, whichever is told apart."""
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, 1)
-    left = max(min(place[0], _CELL_PX - width - 2), 0)
-    bottom = max(place[1], height + 4)
-    cv2.rectangle(cell, (left, bottom - height - 4), (left + width + 2, bottom), background, cv2.FILLED)
-    ink = (0, 0, 0) if sum(background) > 330 else (255, 255, 255)
-    origin = (left + 1, bottom - 3)
-    cv2.putText(cell, text, origin, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, ink, 1, cv2.LINE_AA)
 
 
 def _figure(width_in: float, height_in: float) -> Figure:
@@ -229,7 +202,7 @@ def _label(names: Sequence[str], cls: int) -> str:
 
 
 def _colour(number: int) -> tuple[float, float, float]:
-    red, green, blue = _PALETTE[number % len(_PALETTE)]
+    red, green, blue = PALETTE[number % len(PALETTE)]
     return red / 255, green / 255, blue / 255
 
 
