@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import artifacts, datasets, fleet, gc, jobs, models, run, weights
+from api.cli import artifacts, check, datasets, fleet, gc, jobs, models, run, weights
 from api.cli.session import EXIT_INTERRUPTED, Options, err
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(artifacts.app, name="artifacts")
 app.command("fleet")(fleet.fleet_command)
 app.command()(gc.gc)
 app.command("run")(run.run_command)
+app.command("check")(check.check_command)
 
 
 @app.callback()

@@ -31,12 +31,12 @@ from api.cli.reports import ARTIFACTS, Outcome
 from api.cli.session import EXIT_CANCELLED, EXIT_FAILED, EXIT_INTERRUPTED, err, fail
 from api.cli.sources import (
     Asking,
-    SourceError,
     architecture_hash,
     bring_architecture,
     bring_dataset,
     dataset_hash,
-    find_others,
+    find_baselines,
+    request_of,
 )
 from api.cli.watching import Watcher
 from api.client import ApiError, Artifact, Client, ClientError, Job, NotEndedError
@@ -100,11 +100,8 @@ class Run:
         # Whether it is there at all is soon known; only what goes away later is waited for.
         first = min(_FIRST_ANSWER_S, self.wishes.give_up_s)
         Asking(self.client, first, self.wishes.deadline)(lambda: self.client.request("GET", "/v1/queues"))
-        self._others = [find_others(self.asking, gate) for gate in self.no_worse_than]
-        for gate, found in zip(self.no_worse_than, self._others, strict=True):
-            if not found and not self.wishes.is_baseline_optional:
-                hint = "no job of this tag or name has succeeded (--allow-missing-baseline for the first)"
-                raise SourceError(f"cannot judge {str(gate)!r}", [{"message": hint, "value": gate.other}])
+        optional = self.wishes.is_baseline_optional
+        self._others = find_baselines(self.asking, self.no_worse_than, optional=optional)
         dataset = bring_dataset(self.asking, self.recipe, quiet=self.wishes.quiet)
         self.outcome.dataset = dataset
         if dataset.status == "invalid":
@@ -116,14 +113,7 @@ class Run:
     def _submit(self) -> None:
         dataset, architecture = self.outcome.dataset, self.outcome.architecture
         assert dataset is not None and architecture is not None
-        request: dict[str, Any] = {
-            "dataset": dataset.id,
-            "architecture": architecture.id,
-            "config": self.recipe.config,
-            **self.recipe.extras,
-        }
-        if self.recipe.weights is not None:
-            request["weights"] = self.recipe.weights
+        request = request_of(self.recipe, dataset, architecture)
         content = content_hash(dataset_hash(dataset), architecture_hash(architecture), request)
         key = submission_key(content, request, self.outcome.commit)
         if self.wishes.on_duplicate != "new":

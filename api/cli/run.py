@@ -78,8 +78,8 @@ def run_command(  # one parameter an option
         manner = on_duplicate(reuse=reuse, force=force, default="new")
         _clear(target)
         wishes = Wishes(
-            require=tuple(_gates("--require", require, parse_requirement)),
-            no_worse_than=tuple(_gates("--no-worse-than", no_worse, parse_no_worse)),
+            require=tuple(parsed_gates("--require", require, parse_requirement)),
+            no_worse_than=tuple(parsed_gates("--no-worse-than", no_worse, parse_no_worse)),
             is_baseline_optional=optional,
             commit=commit,
             on_duplicate=manner,
@@ -90,7 +90,7 @@ def run_command(  # one parameter an option
             quiet=as_json,
         )
         with _noting(outcome):
-            found = _with_options(read_recipe(recipe), settings or [], name, tag or [])
+            found = with_options(read_recipe(recipe), settings or [], name, tag or [])
         with _terminated_as_interrupted(), connected(context) as client, _noting(outcome):
             Run(client, found, wishes, outcome, target).go()
     except typer.Exit as ended:
@@ -110,7 +110,7 @@ def _clear(target: Path) -> None:
         fail(f"--out {target}: {error.strerror or error}", EXIT_USAGE)
 
 
-def _gates(option: str, texts: Sequence[str] | None, parse: Any) -> Iterator[Any]:
+def parsed_gates(option: str, texts: Sequence[str] | None, parse: Any) -> Iterator[Any]:
     for text in texts or ():
         try:
             yield parse(text)
@@ -118,7 +118,7 @@ def _gates(option: str, texts: Sequence[str] | None, parse: Any) -> Iterator[Any
             fail(f"{option} {text}: {error}", EXIT_USAGE)
 
 
-def _with_options(recipe: Recipe, settings: Sequence[str], name: str | None, tags: Sequence[str]) -> Recipe:
+def with_options(recipe: Recipe, settings: Sequence[str], name: str | None, tags: Sequence[str]) -> Recipe:
     """Return the recipe with what the command line says in its place, and its tags beside the recipe's."""
     extras = dict(recipe.extras) | ({"name": name} if name else {})
     both = dict.fromkeys([*extras.get("tags", ()), *tags])

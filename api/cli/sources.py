@@ -6,7 +6,7 @@ All is asked again while the service is away for a moment. It knows the client, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -177,6 +177,30 @@ def architecture_hash(architecture: Architecture) -> str:
     """Return what stands for a model's text: its digest, or its id."""
     found = (architecture.model_extra or {}).get("hash")
     return found if isinstance(found, str) else architecture.id
+
+
+def request_of(recipe: Recipe, dataset: Dataset, architecture: Architecture) -> dict[str, Any]:
+    """Return the submission a recipe stands for, once what it names is on the service."""
+    request: dict[str, Any] = {
+        "dataset": dataset.id,
+        "architecture": architecture.id,
+        "config": recipe.config,
+    }
+    weights = {} if recipe.weights is None else {"weights": recipe.weights}
+    return request | recipe.extras | weights
+
+
+def find_baselines(asking: Asking, gates: Sequence[NoWorse], *, optional: bool) -> list[list[Job]]:
+    """Return the jobs to compare with for each gate; raises SourceError for one that has none.
+
+    `optional` lets a label pass that no job has yet.
+    """
+    found = [find_others(asking, gate) for gate in gates]
+    for gate, jobs in zip(gates, found, strict=True):
+        if not jobs and not optional:
+            hint = "no job of this tag or name has succeeded (--allow-missing-baseline for the first)"
+            raise SourceError(f"cannot judge {str(gate)!r}", [{"message": hint, "value": gate.other}])
+    return found
 
 
 def find_others(asking: Asking, gate: NoWorse) -> list[Job]:

@@ -157,6 +157,11 @@ class Client(WeightsClient):
         """Submit as `submit`, and tell whether the job was there before."""
         return self._submit("/v1/jobs", job, idempotency_key)
 
+    def check_job(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a submission (as of `submit`) would be, without queueing it; raises as `submit`."""
+        found: dict[str, Any] = self.request("POST", "/v1/jobs/check", json=dict(job)).json()
+        return found
+
     def rerun(
         self, job_id: str, edits: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
     ) -> Job:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -41,7 +43,11 @@ def fingerprint(
 
 
 def of_rows(
-    dataset: RowMapping, architecture: RowMapping, *, config_hash: str, weights_sha256: str | None
+    dataset: Mapping[Any, Any],
+    architecture: Mapping[Any, Any],
+    *,
+    config_hash: str,
+    weights_sha256: str | None,
 ) -> str:
     """Return the fingerprint of a run on these rows; until its ingest ends, a dataset is its archive."""
     return fingerprint(

@@ -97,6 +97,15 @@ class JobBook(OrderBook):
         """
         return self.store.read(lambda conn: _known(conn, owner, key, fingerprint))
 
+    def identical(self, owner: str, fingerprint: str) -> Job | None:
+        """Return the owner's job that is or will be the same run, if there is one."""
+
+        def look(conn: Connection) -> Job | None:
+            row = fingerprints.identical(conn, owner, fingerprint)
+            return rows.job(row) if row is not None else None
+
+        return self.store.read(look)
+
     def _insert(
         self, conn: Connection, new: NewJob, job_id: str, now: float, on_duplicate: OnDuplicate
     ) -> Submitted:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from api.access.principal import Caller
 from api.domain.records import JobStatus
 from api.jobs import commands
+from api.jobs.checking import JobCheck, check_job
 from api.jobs.commands import IdempotencyKey, answer_submitted
 from api.jobs.schemas import JobPage, JobRequest, JobView
 from api.jobs.waiting import wait_for, wanted_wait_s
@@ -37,6 +38,12 @@ def submit(
     """Check a submission against its dataset and architecture, and queue it."""
     submitted = service.jobs.submit(caller, body, key=idempotency_key)
     return answer_submitted(service, submitted, response)
+
+
+@router.post("/jobs/check", summary="Check a job without queueing it")
+def check(body: JobRequest, caller: Caller, service: Service) -> JobCheck:
+    """Refuse what a submission would be refused for, and tell what it would be: batches, memory, twin."""
+    return check_job(service.jobs, caller, body)
 
 
 @router.get("/jobs", summary="List jobs")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from api.access.principal import owner_filter
@@ -31,6 +32,18 @@ from yolocore.spec.plan import Plan
 _LATER_FIELDS = ("priority", "max_runtime_s", "weights")
 # Says how to submit, not what.
 _MANNER = {"on_duplicate"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A submission that was checked, with all it refers to; `plan` is the network as it will be trained."""
+
+    new: NewJob
+    config: TrainConfig
+    dataset: Dataset
+    architecture: Architecture
+    plan: Plan
+    weights: Weights | None
 
 
 class JobService:
@@ -80,6 +93,11 @@ class JobService:
     def _submit(
         self, owner: str, request: JobRequest, parent_id: str | None, *, key: str | None, fingerprint: str
     ) -> Submitted:
+        new = self.prepare(owner, request, parent_id).new
+        return self.book.submit(new, key=key, fingerprint=fingerprint, on_duplicate=request.on_duplicate)
+
+    def prepare(self, owner: str, request: JobRequest, parent_id: str | None = None) -> Prepared:
+        """Check a submission and return what would be queued; raises as `submit`."""
         config = _config(request.config)
         dataset = self._dataset(owner, request.dataset)
         architecture = self._architecture(owner, request.architecture)
@@ -99,7 +117,7 @@ class JobService:
             max_runtime_s=request.max_runtime_s,
             weights_id=weights.id if weights is not None else None,
         )
-        return self.book.submit(new, key=key, fingerprint=fingerprint, on_duplicate=request.on_duplicate)
+        return Prepared(new, config, dataset, architecture, plan, weights)
 
     def _dataset(self, owner: str, dataset_id: str) -> Dataset:
         try:

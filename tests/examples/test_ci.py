@@ -253,6 +253,21 @@ def test_a_dataset_goes_by_name_and_by_hash_and_an_invalid_one_is_1(pipeline: Pi
     assert (code, summary["result"]) == (1, "failed") and summary["problems"], said
 
 
+def test_a_check_tells_what_would_be_queued_and_queues_nothing(pipeline: Pipeline) -> None:
+    before = len(pipeline.stack.states())
+    recipe = pipeline.folder / pipeline.recipe(name="checked", config={"epochs": 7, "batch": 1})
+    environment = pipeline.environment("checked")
+    found = CliRunner().invoke(app, ["check", str(recipe)], env=environment)
+    assert found.exit_code == 0, found.output
+    assert "dataset  shapes  ready  train 2  val 1" in found.stdout
+    assert "7 epochs of 2 batches and 1 of validation, 14 batches to train in all" in found.stdout
+    told = json.loads(CliRunner().invoke(app, ["check", str(recipe), "--json"], env=environment).stdout)
+    assert told["config"]["epochs"] == 7 and told["identical"] is None and told["memory"]["maps_bytes"] > 0
+    wrong = CliRunner().invoke(app, ["check", str(recipe), "--set", "hyp.lr0=-1"], env=environment)
+    assert wrong.exit_code == 2 and "config.hyp.lr0: " in wrong.stderr
+    assert len(pipeline.stack.states()) == before
+
+
 FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DOCUMENT = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 
@@ -263,7 +278,7 @@ def documented_commands() -> list[tuple[list[str], int]]:
     found = []
     for line in lines:
         command, _, said = line.partition("  # exits ")
-        if command.startswith(("trainshed run", "sh ci.sh")):
+        if command.startswith(("trainshed run", "trainshed check", "sh ci.sh")):
             found.append((shlex.split(command), int(said or 0)))
     return found
 
