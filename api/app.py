@@ -27,6 +27,7 @@ from api.domain.settings import Settings, get_settings
 from api.domain.uploads import UploadBook
 from api.events import routes as event_routes
 from api.fleet import routes as fleet_routes
+from api.jobs import badges
 from api.jobs import results as result_routes
 from api.jobs import routes as job_routes
 from api.loops.nudges import Nudges
@@ -48,6 +49,7 @@ ROUTERS = (
     architecture_routes.router,
     weights_routes.router,
     job_routes.router,
+    badges.router,
     result_routes.router,
     event_routes.router,
     fleet_routes.router,
@@ -121,6 +123,7 @@ def _gate(services: Services) -> Middleware:
         trusted_hosts=settings.answered_hosts,
         max_body_bytes=max(settings.max_json_bytes, settings.max_architecture_bytes),
         unbounded=_is_upload,
+        open_paths=[badges.PATH] if settings.public_badges else [],
     )
 
 

@@ -82,12 +82,15 @@ class Gate:
         trusted_hosts: Collection[str],
         max_body_bytes: int,
         unbounded: Callable[[Scope], bool],
+        open_paths: Collection[str] = (),
     ) -> None:
+        """`open_paths` may be read without credentials."""
         self.app = app
         self._authenticate = authenticate
         self._hosts = frozenset(host.lower() for host in trusted_hosts)
         self._max_body_bytes = max_body_bytes
         self._unbounded = unbounded
+        self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -123,6 +126,8 @@ class Gate:
         from_cookie = token is None
         if token is None:
             token = cookie_of(headers)
+        if token is None and method in SAFE_METHODS and path in self._open_paths:
+            return
         if token is None:
             raise UnauthorizedError("TOKEN_MISSING", "this needs a token")
         try:

@@ -13,8 +13,14 @@ def _caller(request: Request) -> Principal:
     return cast(Principal, request.state.principal)
 
 
+def _maybe_caller(request: Request) -> Principal | None:
+    return cast(Principal | None, getattr(request.state, "principal", None))
+
+
 Caller = Annotated[Principal, Depends(_caller)]
 """The principal of a request under /v1."""
+MaybeCaller = Annotated[Principal | None, Depends(_maybe_caller)]
+"""The same of an address that may be open to everyone; None for a stranger."""
 
 
 def owner_filter(caller: Principal) -> str | None:

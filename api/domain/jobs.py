@@ -43,6 +43,7 @@ from api.domain.weights import start_weights
 __all__ = ["LOG_KIND", "WAITING_FOR_DATASET", "JobBook", "Submitted"]
 
 LOG_KIND = "log"
+_MOST_LABELLED = 20
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,22 @@ class JobBook(OrderBook):
         return self.store.read(
             lambda conn: page(conn, t.jobs, "job", rows.job, conditions, limit, cursor, any_of=any_of)
         )
+
+    def latest(self, label: str, owner: str | None = None) -> Job | None:
+        """Return the newest succeeded job that has a label as a tag or as its name."""
+        quoted = json.dumps(label)
+        like = sa.cast(t.jobs.c.tags, sa.String).contains(quoted, autoescape=True)
+        query = (
+            sa.select(t.jobs)
+            .where(t.jobs.c.status == JobStatus.SUCCEEDED, sa.or_(t.jobs.c.name == label, like))
+            .order_by(t.jobs.c.id.desc())
+            .limit(_MOST_LABELLED)
+        )
+        if owner is not None:
+            query = query.where(t.jobs.c.owner == owner)
+        found = self.store.read(lambda conn: [rows.job(row) for row in conn.execute(query).mappings()])
+        # SQLite's LIKE knows no case.
+        return next((job for job in found if label in job.tags or job.name == label), None)
 
     def revisions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Return the revision of each of these jobs that exists: what a watcher polls."""

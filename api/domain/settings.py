@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     trusted_hosts: Hosts = Field(
         LOOPBACK, description="Host headers that are answered beside this machine's own: names with commas."
     )
+    public_badges: bool = Field(
+        False, description="Whether badges are shown to whoever asks, without a token."
+    )
 
     # The lease of a claim, and the loops that watch over it.
     heartbeat_s: float = Field(2.0, gt=0, description="How often a worker renews its claim.")

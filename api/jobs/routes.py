@@ -11,6 +11,7 @@ from api.domain.records import JobStatus
 from api.jobs import commands
 from api.jobs.checking import JobCheck, check_job
 from api.jobs.commands import IdempotencyKey, answer_submitted
+from api.jobs.etags import matches
 from api.jobs.schemas import JobPage, JobRequest, JobView
 from api.jobs.waiting import wait_for, wanted_wait_s
 from api.paging import Cursor, Limit, link_next
@@ -83,7 +84,7 @@ async def show(
 
     def is_news(view: JobView) -> bool:
         if if_none_match is not None:
-            return not _matches(if_none_match, view.etag)
+            return not matches(if_none_match, view.etag)
         return view.status.is_final
 
     view = await wait_for(
@@ -95,7 +96,7 @@ async def show(
     headers = {"ETag": view.etag, "Cache-Control": "private, no-cache", "Vary": "Prefer"}
     if wait_s:
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-    if if_none_match is not None and _matches(if_none_match, view.etag):
+    if if_none_match is not None and matches(if_none_match, view.etag):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
     return view
@@ -111,9 +112,3 @@ def config_schema() -> dict[str, Any]:
 def presets() -> dict[str, dict[str, float | None]]:
     """Return the published sets a config's `preset` can name."""
     return PRESETS
-
-
-def _matches(header: str, etag: str) -> bool:
-    """Compare weakly (RFC 9110, 8.8.3.2)."""
-    known = {item.strip().removeprefix("W/") for item in header.split(",")}
-    return "*" in known or etag.removeprefix("W/") in known
