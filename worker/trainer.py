@@ -84,6 +84,7 @@ class _Settings(_Part):
     cache: Literal["none", "ram", "disk"] = "none"
     cache_dir: Path | None = None
     checkpoint_every_s: float = Field(default=60.0, gt=0)
+    onnx: bool = True
 
 
 class Order(_Part):

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import yaml
 
-from yolocore.commands import predict, val
+from yolocore.commands import export, predict, val
 from yolocore.commands.common import read_architecture
 from yolocore.errors import CheckpointError, ConfigError, CoreError
 from yolocore.spec.config import CacheName, Hyperparameters, TrainConfig, parse_config, preset_names
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_train(commands)
     val.add_parser(commands)
     predict.add_parser(commands)
+    export.add_parser(commands)
     return parser
 
 
@@ -90,11 +91,15 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "--cache", choices=get_args(CacheName), default="none", help="where resized images stay"
     )
+    train.add_argument(
+        "--compile", action="store_true", help="compile the network first: minutes, meant for GPUs"
+    )
     train.add_argument("--no-pictures", action="store_true", help="no plots and no predictions at the end")
     train.add_argument(
         "--save-txt", action="store_true", help="write what the best weights find as label text, at the end"
     )
     train.add_argument("--save-conf", action="store_true", help="with --save-txt: scores in a sixth column")
+    train.add_argument("--no-onnx", action="store_true", help="no best.onnx beside best.pt at the end")
     train.add_argument(
         "--resume",
         nargs="?",
@@ -162,6 +167,8 @@ def read_settings(options: argparse.Namespace, out: Path) -> RunSettings:
         pictures=not options.no_pictures,
         save_txt=options.save_txt,
         save_conf=options.save_conf,
+        compile=options.compile,
+        onnx=not options.no_onnx,
     )
 
 

@@ -44,6 +44,11 @@ class Detector:
     weights: ForeignWeights
 
     @property
+    def is_own(self) -> bool:
+        """Whether it was trained here, and `config` is what it was trained with."""
+        return _own(self.weights)
+
+    @property
     def imgsz(self) -> int:
         """The longer side of its pictures in pixels."""
         return self.plan.imgsz[0]

@@ -7,14 +7,12 @@ the service, nor how events travel or where wishes come from.
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -30,6 +28,7 @@ from yolocore.spec.plan import Plan
 from yolocore.train.accord import NoOutput, tell_nothing
 from yolocore.train.anchors import anchor_events, choose_anchors
 from yolocore.train.checkpoint import Snapshot, load_checkpoint
+from yolocore.train.deliver import export_onnx
 from yolocore.train.distributed import Group, check_devices, check_sync_bn, convert_sync_batchnorm
 from yolocore.train.evaluator import Evaluator
 from yolocore.train.export import (
@@ -38,6 +37,7 @@ from yolocore.train.export import (
     export_weights,
     figures,
     judge_best,
+    row_metrics,
     written_detections,
 )
 from yolocore.train.failures import naming_failures
@@ -51,7 +51,7 @@ from yolocore.train.inputs import (
     usable_device,
     val_stride,
 )
-from yolocore.train.numerics import numerics
+from yolocore.train.numerics import environment, numerics
 from yolocore.train.outputs import RunFolder, WeightsCard
 from yolocore.train.precision import Precision, resolve_precision
 from yolocore.train.processes import lead
@@ -326,7 +326,9 @@ class _Run:
             last=average.state_dict(),
         )
         if wish == "stop" or trainer.best_weights is None:
-            return RunResult("stopped" if wish else "succeeded", wish, best, _row_metrics(trainer), artifacts)
+            return RunResult(
+                "stopped" if wish else "succeeded", wish, best, row_metrics(trainer.rows, best), artifacts
+            )
         labels, names = output.artifacts / "labels", [val.name or str(val.path) for val in self.data.val]
         wanted, with_score = self.settings.save_txt, self.settings.save_conf
         try:
@@ -335,11 +337,20 @@ class _Run:
         except Interrupted as interruption:
             if interruption.wish != "stop":
                 raise
-            return RunResult("succeeded", None, best, _row_metrics(trainer), artifacts)
+            return RunResult("succeeded", None, best, row_metrics(trainer.rows, best), artifacts)
         metrics = figures(result, self.data.names)
         artifacts.append(export_figures(output, metrics))
         if self.settings.pictures:
             artifacts += export_pictures(output, result=result, rows=trainer.rows, names=self.data.names)
+        if self.settings.onnx:
+            artifacts += export_onnx(
+                output,
+                network=average,
+                best=trainer.best_weights,
+                stride=self.wiring.val_stride,
+                picture=next(((sample.path, sample.image) for sample in result.samples), None),
+                warn=self._warn,
+            )
         return RunResult("succeeded", None, best, metrics, artifacts)
 
     def _identity(self) -> dict[str, Any]:
@@ -357,11 +368,7 @@ class _Run:
             "amp_off": self.amp_off,
             "threads": self.threads,
             "device": str(self.device),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "machine": platform.machine(),
-            "processor": torch.backends.cpu.get_cpu_capability(),
+            **environment(),
         }
 
     def _card(self, plan: Plan) -> WeightsCard:
@@ -384,12 +391,3 @@ class _Run:
         wish = self.control.poll()
         if wish is not None:
             raise Interrupted(wish)
-
-
-def _row_metrics(trainer: Trainer) -> dict[str, Any] | None:
-    """Return the figures of the best epoch's row, None if no epoch was finished."""
-    for row in trainer.rows:
-        if trainer.best is not None and row.epoch == trainer.best.epoch:
-            names = ("precision", "recall", "map50", "map50_95", "fitness")
-            return {name: getattr(row, name) for name in names}
-    return None

@@ -200,6 +200,9 @@ class Runtime(Section):
         None, "Loader threads", "Empty: as set up there.", group="runtime", ge=0, le=64
     )
     cache: CacheName | None = _field(None, "Image cache", "Empty: as set up there.", group="runtime")
+    compile: bool | None = _field(
+        None, "Compile", "Compile the network first: minutes, meant for GPUs. Empty: no.", group="runtime"
+    )
     device: str | None = Field(
         default=None,
         title="Device",
@@ -207,6 +210,7 @@ class Runtime(Section):
         pattern=r"^(cpu|cuda(:\d{1,2})?)$",
         json_schema_extra={"group": "runtime"},
     )
+    onnx: bool = _field(True, "ONNX file", "Deliver best.onnx beside best.pt.", group="runtime")
 
 
 class TrainConfig(Section):

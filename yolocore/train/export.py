@@ -18,7 +18,7 @@ from yolocore.eval.validate import Floats, Take, ValidationResult
 from yolocore.model.network import Network
 from yolocore.spec.events import ArtifactSaved, EpochDone
 from yolocore.spec.labels import detection_rows
-from yolocore.train.checkpoint import Tensors, load_into
+from yolocore.train.checkpoint import Best, Tensors, load_into
 from yolocore.train.files import naming_full_disk, publish, whole_folder
 from yolocore.train.outputs import RunFolder, halved
 
@@ -124,6 +124,15 @@ def export_figures(output: RunFolder, values: dict[str, Any]) -> ArtifactSaved:
     """Write and announce metrics.json."""
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     return output.announce(publish(output.artifacts / "metrics.json", text.encode(), durable=False))
+
+
+def row_metrics(rows: Sequence[EpochDone], best: Best | None) -> dict[str, Any] | None:
+    """Return the figures of the best epoch's row, None if no epoch was finished."""
+    names = ("precision", "recall", "map50", "map50_95", "fitness")
+    for row in rows:
+        if best is not None and row.epoch == best.epoch:
+            return {name: getattr(row, name) for name in names}
+    return None
 
 
 def figures(result: ValidationResult, names: Sequence[str]) -> dict[str, Any]:

@@ -7,11 +7,24 @@ them.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import cv2
+import numpy as np
 import torch
+
+
+def environment() -> dict[str, str]:
+    """Return the versions and the processor that numbers depend on to the last bit."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 @contextmanager

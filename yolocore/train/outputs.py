@@ -104,8 +104,8 @@ class RunFolder:
         self.folder = folder
         self.artifacts = folder / "artifacts"
         self.checkpoints = folder / "checkpoints"
+        self.card = card
         self._emit = emit
-        self._card = card
         self._identity = dict(identity)
         self._save_period = save_period
         self._keep = keep_checkpoints
@@ -201,7 +201,7 @@ class RunFolder:
             "format": FORMAT,
             "model": halved(tensors),
             "metrics": json.dumps(row.model_dump(mode="json")) if row else None,
-            **asdict(self._card),
+            **asdict(self.card),
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)

@@ -24,7 +24,7 @@ class RunSettings:
     `keep_checkpoints` None only ever adds checkpoints; a number keeps the newest ones. With
     `background_checkpoints` a thread writes them, and emits their events, while training goes on. `pictures`
     are the plots and predictions at the end; `save_txt` writes the detections of the best weights as label
-    text, `save_conf` with their scores.
+    text, `save_conf` with their scores; `onnx` writes them for other programs too.
     """
 
     device: str = "cpu"
@@ -38,13 +38,23 @@ class RunSettings:
     pictures: bool = True
     save_txt: bool = False
     save_conf: bool = False
+    compile: bool = False
+    compile_backend: str = "inductor"
+    onnx: bool = False
 
     def within(self, hints: Runtime) -> RunSettings:
-        """Follow a run's hints as far as these settings allow: fewer threads, a smaller cache, the CPU."""
+        """Follow a run's hints as far as these settings allow: fewer threads, a smaller cache, the CPU.
+
+        Whether to compile is the run's own affair.
+        """
         workers = self.loader_threads if hints.workers is None else min(hints.workers, self.loader_threads)
         cache = self.cache if hints.cache is None else min(hints.cache, self.cache, key=CACHES.index)
         device = "cpu" if hints.device == "cpu" else self.device
-        return replace(self, device=device, loader_threads=workers, cache=cache)
+        onnx = self.onnx and hints.onnx
+        compiles = self.compile if hints.compile is None else hints.compile
+        return replace(
+            self, device=device, loader_threads=workers, cache=cache, onnx=onnx, compile=compiles
+        )
 
 
 @dataclass(frozen=True)
