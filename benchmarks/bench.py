@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.stats import Figure
+from benchmarks.stats import Curve, Figure
 from examples.service import LocalService
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +37,7 @@ class Bench:
         return self.folder / "service"
 
 
-Measure = Callable[[Bench], list[Figure]]
+Measure = Callable[[Bench], Sequence[Figure | Curve]]
 
 
 def one_thread(bench: Bench) -> dict[str, str]:
@@ -47,3 +51,20 @@ def one_thread(bench: Bench) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
+
+
+def ask(bench: Bench, program: str, *arguments: object, environment: Mapping[str, str] | None = None) -> Any:
+    """Run `python -m benchmarks.PROGRAM` and return the JSON of its last line; one thread unless told other.
+
+    Raises CalledProcessError where the program fails.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{program}", *map(str, arguments)]
+    asked = subprocess.run(
+        command,
+        cwd=PACKAGE_ROOT,
+        env=one_thread(bench) if environment is None else dict(environment),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(asked.stdout.splitlines()[-1])

@@ -1,6 +1,7 @@
 """Times parts of training, ours and the textbook's in turn: `parts_run PART PAIRS SIZE`, one line of JSON.
 
-PART is `scoring`, `loss` or `optimizer`. One thread, processor seconds; SIZE is pictures, or a batch.
+PART is `scoring`, `judging`, `loss` or `optimizer`. One thread, processor seconds; SIZE is pictures or a
+batch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.baselines.loss import TextbookLoss
 from benchmarks.baselines.optim import TextbookEma, textbook_sgd
 from benchmarks.baselines.scoring import Floats, TextbookJudge, textbook_nms
 from benchmarks.baselines.training import plain_twin
-from benchmarks.loads import CLASSES, LOADS, Load, made_pictures, num_candidates
+from benchmarks.loads import CLASSES, LABELS, LOADS, Load, made_pictures, num_candidates
 from benchmarks.ours import CPU
 from yolocore.eval.validate import Judge
 from yolocore.loss.detection import DetectionLoss, scale_gains, to_tensors
@@ -87,6 +88,35 @@ def _time_load(load: Load, pairs: int, pictures: int) -> dict[str, Any]:
         "candidates": num_candidates(decoded),
         "map50": float(ap[:, 0].mean()),
     }
+
+
+def made_detections(pictures: int, each: int, num_classes: int) -> list[tuple[Floats, Floats]]:
+    """Return rows (each, 6) of suppressed detections and the labels (14, 5) they lie around, by picture."""
+    made = []
+    for number in range(pictures):
+        rng = np.random.default_rng((1, number))
+        start = rng.uniform(0, 500, (LABELS, 2))
+        boxes = np.concatenate((start, start + rng.uniform(20, 140, (LABELS, 2))), 1)
+        cls = rng.integers(0, num_classes, LABELS)
+        of = rng.integers(0, LABELS, each)
+        said = np.where(rng.random(each) < 0.7, cls[of], rng.integers(0, num_classes, each))
+        moved = boxes[of] + rng.normal(0, 8, (each, 4))
+        rows = np.concatenate((moved, rng.random((each, 1)), said[:, None]), 1)
+        made.append((rows.astype(np.float32), np.concatenate((cls[:, None], boxes), 1).astype(np.float32)))
+    return made
+
+
+def time_judging(pairs: int, pictures: int, each: int = 100, num_classes: int = 80) -> dict[str, Any]:
+    """Return seconds of matching and judging made detections, ours alone."""
+    made = made_detections(pictures, each, num_classes)
+
+    def judge() -> None:
+        judging = Judge(num_classes)
+        for rows, true in made:
+            judging.add(rows, true)
+        judging.metrics()
+
+    return {"seconds": in_turn(pairs, {"ours": judge}), "pictures": pictures, "detections": each}
 
 
 def made_network(imgsz: int = IMGSZ, model: str = "yolov5n", num_classes: int = CLASSES) -> Network:
@@ -184,11 +214,14 @@ def time_optimizer(pairs: int, model: str = "yolov5n") -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Time a part and print."""
     part, pairs, size = arguments[0], int(arguments[1]), int(arguments[2])
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "scoring": lambda: time_scoring(pairs, size),
+        "judging": lambda: time_judging(pairs, size),
+        "loss": lambda: time_loss(pairs, size),
+        "optimizer": lambda: time_optimizer(pairs),
+    }
     with numerics(1, CPU):
-        if part == "scoring":
-            found = time_scoring(pairs, size)
-        else:
-            found = time_loss(pairs, size) if part == "loss" else time_optimizer(pairs)
+        found = ways[part]()
     print(json.dumps(found))
 
 

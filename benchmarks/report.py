@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.stats import Figure
+from benchmarks.stats import Curve, Figure, Point
 
 COLUMNS = ("figure", "measured", "bound", "verdict", "how")
+CURVE_COLUMNS = ("cost", "of", "points", "power", "how")
+
+_GROWTH = """
+## How cost grows with work
+
+The power is that of the work with which the cost grew between the two largest points measured: 1 is in
+proportion, 0 is not at all, 2 is with the square. Points marked "extrapolated" would have taken over a minute
+and were carried on from the point before, in proportion.
+
+{table}
+"""
 
 _README = """# Figures
 
 Written by `python -m benchmarks.run`; do not edit. MB are 10^6 bytes, GiB 2^30.
 
 {table}
-
+{growth}
 ## Where and when
 
 {facts}
@@ -23,7 +35,12 @@ Written by `python -m benchmarks.run`; do not edit. MB are 10^6 bytes, GiB 2^30.
 
     make bench                              # all of it, and this file is written anew
     .venv/bin/python -m benchmarks.run --quick           # small sizes, nothing is written
-    .venv/bin/python -m benchmarks.run import upload     # some of it, nothing is written
+    .venv/bin/python -m benchmarks.run training loader   # some of it, nothing is written
+
+Training is measured on BCCD where `bccd_yolo.zip` lies in the folder that TRAINSHED_DATASETS names, or else
+on made scenes; each figure says on which. "The textbook" is `benchmarks/baselines/`: the same mathematics the
+usual way, held equal to ours by tests. A ratio says how many times less ours costs, in processor seconds of
+one thread unless it says otherwise.
 
 Names: {names}. Everything runs in a temporary folder that is removed at the end, and needs about 4 GiB of it.
 Figures that compare two things measure them in turn (A B A B) in the same run and give the median of the
@@ -63,21 +80,54 @@ def cells(figure: Figure) -> tuple[str, ...]:
     return figure.name, figure.shown, bound, figure.verdict, figure.how
 
 
+def curve_cells(curve: Curve) -> tuple[str, ...]:
+    """Return a curve's cells in the order of its columns."""
+    points = "; ".join(_shown(point, curve.cost_unit) for point in curve.points)
+    power = "" if math.isnan(curve.exponent) else f"{curve.exponent:.2f}"
+    return curve.name, curve.work_unit, points, power, curve.how
+
+
+def _shown(point: Point, unit: str) -> str:
+    mark = "" if point.measured else " (extrapolated)"
+    return f"{point.work:,g}: {point.cost:.3g} {unit}{mark}"
+
+
 def text_table(figures: Sequence[Figure]) -> str:
     """Return the table in aligned columns."""
-    rows = [COLUMNS, *(cells(figure) for figure in figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    return _aligned([COLUMNS, *(cells(figure) for figure in figures)])
+
+
+def text_curves(curves: Sequence[Curve]) -> str:
+    """Return the curves in aligned columns."""
+    return _aligned([CURVE_COLUMNS, *(curve_cells(curve) for curve in curves)])
 
 
 def markdown_table(figures: Sequence[Figure]) -> str:
     """Return the table as Markdown."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *(cells(figure) for figure in figures)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return _markdown([COLUMNS, *(cells(figure) for figure in figures)])
 
 
-def readme(figures: Sequence[Figure], setting: Setting, names: Sequence[str]) -> str:
+def markdown_curves(curves: Sequence[Curve]) -> str:
+    """Return the curves as Markdown."""
+    return _markdown([CURVE_COLUMNS, *(curve_cells(curve) for curve in curves)])
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    header, *rest = rows
+    lines = [header, tuple("---" for _ in header), *rest]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+
+
+def readme(
+    figures: Sequence[Figure], setting: Setting, names: Sequence[str], curves: Sequence[Curve] = ()
+) -> str:
     """Return the text of this folder's README."""
     facts = "\n".join(f"- {line}" for line in setting.lines())
-    return _README.format(table=markdown_table(figures), facts=facts, names=", ".join(names))
+    growth = _GROWTH.format(table=markdown_curves(curves)) if curves else ""
+    return _README.format(table=markdown_table(figures), growth=growth, facts=facts, names=", ".join(names))

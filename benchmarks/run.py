@@ -16,17 +16,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.client import ClientError
-from benchmarks import calm, idle, imports, intake, live, peer, step, streaming, upload
+from benchmarks import (
+    calm,
+    footprint,
+    idle,
+    imports,
+    intake,
+    live,
+    loader,
+    parts,
+    peer,
+    step,
+    streaming,
+    training,
+    upload,
+)
 from benchmarks.bench import Bench, Measure
 from benchmarks.machine import load, setting
-from benchmarks.report import readme, text_table
-from benchmarks.stats import Figure
+from benchmarks.report import readme, text_curves, text_table
+from benchmarks.stats import Curve, Figure
 from examples.service import LocalService, ServiceError
 
 ALONE: Mapping[str, Measure] = {
     "import": imports.measure,
     "streaming": streaming.measure,
     "step": step.measure,
+    "training": training.measure,
+    "loader": loader.measure,
+    "loss": parts.measure_loss,
+    "optimizer": parts.measure_optimizer,
+    "scoring": parts.measure_scoring,
+    "judging": parts.measure_judging,
+    "footprint": footprint.measure,
     "peer": peer.measure,
     "intake": intake.measure,
 }
@@ -42,9 +63,9 @@ README = Path(__file__).with_name("README.md")
 EXIT_NOT_MEASURED, EXIT_INTERRUPTED = 1, 130
 
 
-def measure(names: Sequence[str], folder: Path, *, quick: bool) -> list[Figure]:
+def measure(names: Sequence[str], folder: Path, *, quick: bool) -> list[Figure | Curve]:
     """Take the figures of these names; one that fails is a line of its own and stops no other."""
-    figures = []
+    figures: list[Figure | Curve] = []
     for name in (name for name in ALONE if name in names):
         figures += _attempt(name, ALONE[name], Bench(folder, quick))
     wanted = [name for name in WITH_SERVICE if name in names]
@@ -55,9 +76,10 @@ def measure(names: Sequence[str], folder: Path, *, quick: bool) -> list[Figure]:
     return figures
 
 
-def _attempt(name: str, measurement: Measure, bench: Bench) -> list[Figure]:
+def _attempt(name: str, measurement: Measure, bench: Bench) -> Sequence[Figure | Curve]:
     began = time.monotonic()
     print(f"{name} ...", end=" ", flush=True)
+    found: Sequence[Figure | Curve]
     try:
         found = measurement(bench)
     except (OSError, ClientError, subprocess.SubprocessError) as error:
@@ -88,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     before = load()
     try:
         with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-            figures = measure(options.names or NAMES, Path(folder), quick=options.quick)
+            found = measure(options.names or NAMES, Path(folder), quick=options.quick)
     except KeyboardInterrupt:
         print("interrupted; nothing is left running")
         return EXIT_INTERRUPTED
@@ -96,10 +118,13 @@ def main(arguments: Sequence[str]) -> int:
         print(f"the service did not start: {error}")
         return EXIT_NOT_MEASURED
     where = setting(before)
-    print("", text_table(figures), "", *where.lines(), sep="\n")
+    figures = [one for one in found if isinstance(one, Figure)]
+    curves = [one for one in found if isinstance(one, Curve)]
+    tables = [text_table(figures)] * bool(figures) + [text_curves(curves)] * bool(curves)
+    print("", "\n\n".join(tables), "", *where.lines(), sep="\n")
     complete = all(figure.verdict != "not measured" for figure in figures)
     if complete and not options.quick and not options.names:
-        README.write_text(readme(figures, where, NAMES), encoding="utf-8")
+        README.write_text(readme(figures, where, NAMES, curves), encoding="utf-8")
         print(f"written: benchmarks/{README.name}")
     return 0 if complete else EXIT_NOT_MEASURED
 

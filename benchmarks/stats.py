@@ -50,6 +50,59 @@ class Figure:
         return "kept" if kept else "missed"
 
 
+@dataclass(frozen=True)
+class Point:
+    """The cost of so much work: `work` in the curve's unit of work, `cost` in its unit of cost.
+
+    `measured` is False where the cost was carried on from a smaller point in proportion to the work.
+    """
+
+    work: float
+    cost: float
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a cost grows with work, from the least work to the most; `how` says how it came about."""
+
+    name: str
+    work_unit: str
+    cost_unit: str
+    points: Sequence[Point]
+    how: str
+
+    @property
+    def exponent(self) -> float:
+        """The power of the work that the cost grew with between the two largest measured points.
+
+        1 is in proportion, 0 is not at all; NaN where fewer than two points were measured.
+        """
+        measured = [point for point in self.points if point.measured]
+        if len(measured) < 2:
+            return math.nan
+        before, last = measured[-2:]
+        if min(before.cost, last.cost) <= 0:
+            return math.nan
+        return math.log(last.cost / before.cost) / math.log(last.work / before.work)
+
+
+def ratio_figure(
+    name: str, ours: Sequence[float], theirs: Sequence[float], bound: Bound | None, how: str
+) -> Figure:
+    """Return how many times less ours costs than theirs: the median of the pairs, as `1.23x`."""
+    ratios = pair_ratios(theirs, ours)
+    middle = median(ratios)
+    spoken = f"median of {len(ratios)} pairs in turn, {spread(ratios)}; {how}"
+    return Figure(name, middle, f"{middle:.2f}x", bound, spoken)
+
+
+def targets(floor: float, goal: float, moonshot: float | None = None) -> tuple[Bound, str]:
+    """Return the floor of a ratio as a bound, and goal and moonshot in words."""
+    words = f"goal {goal:g}x" + (f", moonshot {moonshot:g}x" if moonshot else "")
+    return Bound(floor, "x", at_least=True), words
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value below which a share (0 to 1) of the values lies, between neighbours by a line.
 
@@ -81,4 +134,18 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
-__all__ = ["MB", "Bound", "Figure", "Verdict", "median", "pair_ratios", "percentile", "shares", "spread"]
+__all__ = [
+    "MB",
+    "Bound",
+    "Curve",
+    "Figure",
+    "Point",
+    "Verdict",
+    "median",
+    "pair_ratios",
+    "percentile",
+    "ratio_figure",
+    "shares",
+    "spread",
+    "targets",
+]

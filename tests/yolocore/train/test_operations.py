@@ -5,7 +5,6 @@ Counted on the CPU by looking at every call torch dispatches. Views cost no kern
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.counting import WAITING, Counting
 from tests.support.loops import CPU, ListLoader, batch_of, build_trainer
 from tests.support.shapes import draw_shapes
 from yolocore.data.collate import Batch, Item
@@ -29,40 +28,6 @@ from yolocore.train.schedule import Point
 from yolocore.train.trainer import Trainer
 
 LIMIT = 775
-VIEWS = {
-    "alias", "as_strided", "detach", "expand", "permute", "select", "slice", "split", "split_with_sizes",
-    "squeeze", "t", "transpose", "unbind", "unsqueeze", "view", "_unsafe_view", "_reshape_alias", "reshape",
-    "lift_fresh", "_record_function_enter_new", "_record_function_exit",
-}  # fmt: skip
-# The host waits for these on CUDA: a value read, or a shape that depends on values.
-WAITING = {
-    "_local_scalar_dense", "item", "nonzero", "nonzero_numpy", "masked_select", "is_nonzero", "equal",
-    "unique", "_unique2", "unique_dim", "unique_consecutive", "where.self", "argwhere", "repeat_interleave",
-}  # fmt: skip
-
-
-class Counting(TorchDispatchMode):
-    """Counts the operations called inside, and keeps those that index by a mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.masked: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        self.calls[name] += 1
-        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-            masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
-            self.masked += [name] * bool(masks)
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def kernels(self) -> int:
-        """How many calls would start work on the device."""
-        return sum(count for name, count in self.calls.items() if name not in VIEWS)
 
 
 class EveryBatch:
