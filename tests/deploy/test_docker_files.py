@@ -47,8 +47,9 @@ def test_hadolint_finds_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_base_images_are_pinned_to_a_release(path: Path) -> None:
-    bases = [rest.split()[0] for word, rest in instructions(path) if word == "FROM"]
-    assert set(bases) <= {"python:3.11-slim-bookworm", "node:20-bookworm-slim"}
+    stages = [rest.split() for word, rest in instructions(path) if word == "FROM"]
+    own = {stage[2] for stage in stages if len(stage) == 3}
+    assert {stage[0] for stage in stages} - own <= {"python:3.11-slim-bookworm", "node:20-bookworm-slim"}
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -71,7 +72,7 @@ def test_every_install_is_held_by_a_lock(path: Path) -> None:
     runs = [rest for word, rest in instructions(path) if word == "RUN"]
     for run in runs:
         if " install " in run and "pip" in run:
-            assert "-c constraints.txt" in run or "--no-deps" in run, run
+            assert "-c /constraints.txt" in run or "--no-deps" in run, run
         if "npm" in run:
             assert "npm ci" in run, run
 
@@ -86,9 +87,9 @@ def test_no_syntax_that_only_buildkit_knows(path: Path) -> None:
 def test_each_image_installs_its_own_extras_and_only_the_worker_has_torch() -> None:
     installed = {}
     for path in DOCKERFILES:
-        extras = re.search(r"'\.\[([a-z,]+)\]'", path.read_text("utf-8"))
+        extras = re.search(r"python requirements\.py ([a-z ]+) > /requirements\.txt", path.read_text("utf-8"))
         assert extras is not None
-        installed[path.name] = extras[1].split(",")
+        installed[path.name] = extras[1].split()
     assert installed == {"api.Dockerfile": ["api", "postgres"], "worker.Dockerfile": ["worker", "postgres"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     light = project["dependencies"] + [
@@ -97,6 +98,34 @@ def test_each_image_installs_its_own_extras_and_only_the_worker_has_torch() -> N
         for dependency in project["optional-dependencies"][extra]
     ]
     assert not [one for one in light if re.match(r"torch|opencv|matplotlib|trainshed\[worker", one)]
+
+
+def test_the_list_of_requirements_is_what_the_extras_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    command = [sys.executable, ROOT / "docker" / "requirements.py", "worker", "postgres"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    extras = project["optional-dependencies"]
+    named = {*project["dependencies"], *(one for extra in extras.values() for one in extra)}
+    found = done.stdout.splitlines()
+    assert found == sorted(set(found))
+    assert {*project["dependencies"], *extras["api"], *extras["postgres"]} <= set(found) <= named
+    assert [one for one in found if one.startswith("torch==")]
+    assert not [one for one in found if one.startswith(("trainshed", "pytest"))]
+
+
+def test_the_code_comes_after_what_it_depends_on() -> None:
+    # Or every change of the code would be a layer of several GB.
+    for path in DOCKERFILES:
+        found = instructions(path)
+        heavy = max(index for index, (_, rest) in enumerate(found) if "-r /requirements.txt" in rest)
+        light = [
+            index
+            for index, pair in enumerate(found)
+            if pair in (("COPY", "api api"), ("COPY", "worker worker"))
+        ]
+        assert heavy < min(light)
+        copies = [rest.split()[0] for word, rest in last_stage(path) if word == "COPY"]
+        assert copies == ["--from=dependencies", "--from=code"]
 
 
 def test_what_the_images_copy_is_in_the_project_and_let_in() -> None:
