@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def seconds(text: str) -> float:
 
 def test_the_services_are_those_of_the_design() -> None:
     assert set(SERVICES) == {"postgres", "redis", "migrate", "api", "ingest", "worker", "worker-gpu"}
+
+
+def schema_faults(path: Path) -> str:
+    """Return what the public schema of compose files has against a file, nothing if it is one."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_it_is_what_the_schema_of_compose_files_says(tmp_path: Path) -> None:
+    assert schema_faults(COMPOSE) == ""
+    wrong = tmp_path / COMPOSE.name
+    wrong.write_text(TEXT.replace("stop_grace_period:", "stop_grace:"), "utf-8")
+    assert "stop_grace" in schema_faults(wrong)
 
 
 @each_service
