@@ -32,6 +32,7 @@ from yolocore.train.accord import Accord, Evaluate
 from yolocore.train.amp_check import AmpCheck, check_amp, check_side, synthetic_batch
 from yolocore.train.batchsize import LARGEST, BatchChoice, CpuMeter, CudaMeter, choose_batch, trial_step
 from yolocore.train.checkpoint import Position
+from yolocore.train.compiled import CompiledForward
 from yolocore.train.distributed import Group
 from yolocore.train.ema import Ema
 from yolocore.train.evaluator import Evaluator
@@ -47,6 +48,7 @@ from yolocore.train.trainer import Trainer
 
 QUAD = 4
 CPU_BATCH = 16
+Forward = Callable[[torch.Tensor], Any]
 AMP_CHECK_IMAGES = 2
 
 
@@ -223,7 +225,7 @@ class Wiring:
         config = self.config
         loss = self.loss(factor=config.world_size * (QUAD if config.quad else 1))
         evaluate: Evaluate | None = evaluator
-        forward = None
+        forward: Forward | None = None
         if self.group is not None:
             accord = Accord(
                 self.group,
@@ -236,6 +238,8 @@ class Wiring:
             evaluate, poll, emit = accord.evaluate, accord.poll, accord.emit
             side = check_side(self.val_stride)
             forward = accord.forward(network, torch.zeros(2, 3, side, side, device=self.group.device))
+        if self.settings.compile:
+            forward = self._compiled(network, emit) if forward is None else self._uncompiled(forward)
         assert evaluate is not None, "one process validates itself"
         trainer = Trainer(
             network=network,
@@ -265,6 +269,14 @@ class Wiring:
         if evaluator is not None:
             evaluator.check = lambda: self._check_alone(trainer)
         return trainer
+
+    def _compiled(self, network: Network, emit: Callable[[TrainEvent], None]) -> Forward:
+        """Return the forward of training as one compiled graph, in place of the network's own."""
+        return CompiledForward(network, emit, backend=self.settings.compile_backend)
+
+    def _uncompiled(self, forward: Forward) -> Forward:
+        self.warn("COMPILE_OFF", "several processes share a network uncompiled: their exchange breaks it up")
+        return forward
 
     def _check_alone(self, trainer: Trainer) -> None:
         """Raise Interrupted if there is a wish, without asking other ranks: they do not validate."""

@@ -65,7 +65,7 @@ class Trainer:
     ) -> None:
         """Take the parts of a run; the last four are for some runs only.
 
-        `forward` stands for the network where several processes share it, `frozen` are norms that stay in
+        `forward` stands for the network where it is shared or compiled, `frozen` are norms that stay in
         evaluation mode, `weigh` is told the mAP of each class after an epoch, before the next one begins.
         Every `remember_every` batches a run in reduced precision keeps a state to go back to; 0 keeps none
         and ends it at its first bad batch, as processes that share a network always do: one of them alone
@@ -90,7 +90,7 @@ class Trainer:
         self.forward = forward or network
         self.frozen = list(frozen)
         self.weigh = weigh
-        self.sentinel = Sentinel(self, remember_every if forward is None else 0)
+        self.sentinel = Sentinel(self, remember_every)
         self._begin()
 
     def _begin(self) -> None:
