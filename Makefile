@@ -43,6 +43,9 @@ bench: $(VENV)/.dev  ## measure and print the figures of benchmarks/README.md
 
 bench-peer: $(PEER)/.ready  ## set up another trainer, for `bench` to measure beside this one
 
+gpu-check: $(VENV)/.demo  ## check training on a GPU and fill in gpu-check.md (docs/gpu.md)
+	@$(PY) -m benchmarks.gpu_check
+
 clean:  ## remove the virtual environment, npm packages and caches (never ./data)
 	rm -rf $(VENV) $(PEER) $(NODE_MODULES) demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 

@@ -32,6 +32,7 @@ from yolocore.spec.zoo import zoo_text
 PEER = PACKAGE_ROOT / ".cache/bench-peer"
 SIDES = ("ours", "theirs")
 CACHES = {False: "no cache", True: "images in memory"}
+_WITHOUT = {False: "theirs reads not every tile of a mosaic anew, or it would be slower; ", True: ""}
 LOOP_BOUND = Bound(1.75, "x", at_least=True)
 LOADER_BOUND = Bound(2.2, "x", at_least=True)
 _NUM_CLASSES, _FULL_SIDE = 80, 640  # of the published models, for which operations are counted
@@ -42,10 +43,14 @@ ABSENT = Figure("training beside ultralytics", 0.0, "not measured: run `make ben
 
 @dataclass(frozen=True)
 class Sizes:
-    """Epochs in turn without and with images in memory, sides in pixels, images of a batch."""
+    """Epochs in turn, sides in pixels, images of a batch and of each split.
+
+    A part of a split is enough: more and shorter turns say more than fewer and longer ones.
+    """
 
     pairs: int
-    pairs_ram: int
+    num_train: int
+    num_val: int
     imgsz: int
     loader_imgsz: int
     batch: int
@@ -55,7 +60,7 @@ class Sizes:
         return {"data": str(data), "imgsz": self.imgsz, "batch": self.batch, "epochs": epochs, "ram": ram}
 
 
-FULL, QUICK = Sizes(3, 2, 320, 640, 16), Sizes(1, 1, 64, 96, 4)
+FULL, QUICK = Sizes(4, 80, 34, 320, 640, 16), Sizes(1, 6, 4, 64, 96, 4)
 
 
 class Program:
@@ -142,13 +147,15 @@ def measure(bench: Bench) -> list[Figure]:
         return [ABSENT]
     sizes = QUICK if bench.quick else FULL
     pictures = photographs(bench.folder, quick=bench.quick)
-    data = with_path(pictures.data_yaml, bench.folder / "peer-data.yaml")
-    count = _num_train(pictures.data_yaml)
+    data = with_lists(pictures.data_yaml, bench.folder, num_train=sizes.num_train, num_val=sizes.num_val)
     loading = {ram: time_loaders(bench, data, sizes, ram=ram) for ram in (True, False)}
     epochs = {ram: time_epochs(bench, data, sizes, ram=ram) for ram in (True, False)}
-    work = f"{pictures.described}, {sizes.imgsz} px, batch {sizes.batch}"
+    work = (
+        f"{sizes.num_train} train and {sizes.num_val} val of {pictures.described}, {sizes.imgsz} px, "
+        f"batch {sizes.batch}"
+    )
     return [
-        *loop_figures(epochs, gflops=loading[True].gflops, images=count, work=work),
+        *loop_figures(epochs, gflops=loading[True].gflops, images=sizes.num_train, work=work),
         *rest_figures(epochs[False]),
         *loader_figures(loading, sizes.loader_imgsz),
     ]
@@ -159,33 +166,36 @@ def is_ready(environment: Path) -> bool:
     return (environment / ".ready").is_file()
 
 
-def with_path(data_yaml: Path, target: Path) -> Path:
-    """Write a copy of a data.yaml that names its folder, as the other trainer wants it; return its path."""
+def with_lists(data_yaml: Path, folder: Path, *, num_train: int, num_val: int) -> Path:
+    """Write a data.yaml of the first pictures of each split, in lists as both trainers read them.
+
+    The numbers are the most that are taken. Returns the path.
+    """
     content = yaml.safe_load(data_yaml.read_text(encoding="utf-8"))
-    content["path"] = str(data_yaml.parent.resolve())
-    target.write_text(yaml.safe_dump(content), encoding="utf-8")
+    found = {"path": str(folder.resolve()), "names": content["names"]}
+    for split, most in (("train", num_train), ("val", num_val)):
+        pictures = sorted(path for path in (data_yaml.parent / content[split]).iterdir() if path.is_file())
+        listed = folder / f"peer-{split}.txt"
+        listed.write_text("".join(f"{path.resolve()}\n" for path in pictures[:most]), encoding="utf-8")
+        found[split] = listed.name
+    target = folder / "peer-data.yaml"
+    target.write_text(yaml.safe_dump(found), encoding="utf-8")
     return target
-
-
-def _num_train(data_yaml: Path) -> int:
-    content = yaml.safe_load(data_yaml.read_text(encoding="utf-8"))
-    return sum(1 for path in (data_yaml.parent / content["train"]).iterdir() if path.suffix != ".cache")
 
 
 def time_epochs(bench: Bench, data: Path, sizes: Sizes, *, ram: bool) -> Epochs:
     """Train one epoch of each that does not count, and then some in turn."""
-    pairs = sizes.pairs_ram if ram else sizes.pairs
     first_step_s, programs = {}, {}
     train_s: dict[str, list[float]] = {side: [] for side in SIDES}
     epoch_s: dict[str, list[float]] = {side: [] for side in SIDES}
     with ExitStack() as stack:
         for side in SIDES:
-            program = Program(side, "epochs", sizes.options(data, pairs + 2, ram=ram), bench)
+            program = Program(side, "epochs", sizes.options(data, sizes.pairs + 2, ram=ram), bench)
             programs[side] = program
             stack.callback(program.end)
             first_step_s[side] = program.answer("first_step_at")["first_step_at"] - program.started_at
             program.answer("epoch_s")
-        for _ in range(pairs):
+        for _ in range(sizes.pairs):
             for side, program in programs.items():
                 program.go()
                 found = program.answer("epoch_s")
@@ -281,7 +291,7 @@ def loader_figures(loading: Mapping[bool, Loading], imgsz: int) -> list[Figure]:
         shown = f"{median(ratios):.2f} ({ours:.0f} of {theirs:.0f} images/s of processor time)"
         how = (
             f"median of {len(ratios)} epochs in turn, {spread(ratios)}; {imgsz} px, mosaic and colours, "
-            "one thread; ours also matches boxes to anchors"
+            f"one thread; {_WITHOUT[ram]}ours also matches boxes to anchors"
         )
         name = f"loader against ultralytics, {CACHES[ram]}"
         figures.append(Figure(name, median(ratios), shown, LOADER_BOUND if ram else None, how))

@@ -14,6 +14,7 @@ import yaml
 
 from benchmarks import peer
 from benchmarks.bench import Bench
+from benchmarks.ours import read_data
 from benchmarks.peer_run import Turns
 from benchmarks.photographs import photographs
 
@@ -64,16 +65,14 @@ def test_without_the_other_trainer_a_run_is_complete(tmp_path: Path) -> None:
     assert figure.verdict == "-"
 
 
-def test_a_copy_of_the_data_names_its_folder(tmp_path: Path) -> None:
-    given = tmp_path / "data.yaml"
-    given.write_text("train: images/train\nval: images/val\nnames: [thing]\n")
-    content = yaml.safe_load(peer.with_path(given, tmp_path / "copy.yaml").read_text())
-    assert content == {
-        "train": "images/train",
-        "val": "images/val",
-        "names": ["thing"],
-        "path": str(tmp_path),
-    }
+def test_both_trainers_are_given_lists_of_a_part(tmp_path: Path) -> None:
+    given = photographs(tmp_path, quick=True).data_yaml
+    written = peer.with_lists(given, tmp_path, num_train=5, num_val=100)
+    assert yaml.safe_load(written.read_text())["path"] == str(tmp_path)
+    data, whole = read_data(written), read_data(given)
+    assert (len(data.train), len(data.val)) == (5, len(whole.val))
+    assert data.names == whole.names
+    assert all(len(sample.rows) for sample in data.train)
 
 
 @contextmanager
