@@ -116,7 +116,15 @@ class Wiring:
         store = self._store(self.data.train, area=False)
         augment = AugmentConfig(**{name: getattr(hyp, name) for name in AugmentConfig.__dataclass_fields__})
         return TrainLoader(
-            TrainSamples(self.data.train, store, self.imgsz, augment, config.seed, self._rectangles()),
+            TrainSamples(
+                self.data.train,
+                store,
+                self.imgsz,
+                augment,
+                config.seed,
+                self._rectangles(),
+                renderer=config.augment,
+            ),
             self.batch,
             seed=config.seed,
             num_epochs=config.epochs,

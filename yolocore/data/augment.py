@@ -17,6 +17,8 @@ from yolocore.data.pixels import ImageArray, as_image
 from yolocore.ops.boxes import box_ioa
 
 MAX_OVERLAP = 0.30  # a pasted copy may cover at most this share of any box
+_DOWN = -0.5 + 2.0**-17
+_LEVELS = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,44 @@ def apply_hsv(image: ImageArray, factors: tuple[float, float, float]) -> ImageAr
 
     Works on OpenCV's 8-bit HSV through one table of three columns; products are truncated.
     """
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    cv2.LUT(hsv, _hsv_table(factors), dst=hsv)
+    return as_image(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
+
+
+def jitter_hsv(
+    image: ImageArray, factors: tuple[float, float, float], spare: ImageArray, out: ImageArray
+) -> None:
+    """Write what `apply_hsv` makes of a BGR picture into `out`, as RGB and without a table where it can be.
+
+    `spare` is overwritten; it may be the picture itself. All have the same shape.
+    """
+    table = _hsv_table(factors)
+    # Rounding half a level less is truncation, but for the few factors whose products are nearly whole. Hue
+    # may run on past 180: OpenCV takes it as the next turn.
+    scale = np.array([[*row, _DOWN] for row in np.diag(factors)])
+    levels = as_image(cv2.transform(_LEVELS, scale))
+    levels[..., 0] %= 180
+    cv2.cvtColor(image, cv2.COLOR_BGR2HSV, dst=out)
+    if np.array_equal(levels[:, :180], table[:, :180]) and np.array_equal(levels[..., 1:], table[..., 1:]):
+        cv2.transform(out, scale, dst=spare)
+    else:
+        cv2.LUT(out, table, dst=spare)
+    cv2.cvtColor(spare, cv2.COLOR_HSV2RGB, dst=out)
+
+
+def jitter_grey(level: int, factors: tuple[float, float, float]) -> int:
+    """Return the level that `apply_hsv` makes of a grey one: only its value changes."""
+    return int(min(max(level * factors[2], 0.0), 255.0))
+
+
+def _hsv_table(factors: tuple[float, float, float]) -> ImageArray:
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((1, 256, 3), dtype=np.uint8)
     table[0, :, 0] = (levels * factors[0]) % 180
     table[0, :, 1] = np.clip(levels * factors[1], 0, 255)
     table[0, :, 2] = np.clip(levels * factors[2], 0, 255)
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    cv2.LUT(hsv, table, dst=hsv)
-    return as_image(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
+    return table
 
 
 def draw_flips(rng: np.random.Generator, up_down: float, left_right: float) -> tuple[bool, bool]:
@@ -78,13 +110,29 @@ def apply_flips(
     """Flip a picture and its rows `class x y w h` (normalised)."""
     if not (up_down or left_right):
         return image, rows
+    flipped = as_image(cv2.flip(image, _flip_code(up_down, left_right)))
+    return flipped, _flip_rows(rows, up_down, left_right)
+
+
+def flip_in_place(image: ImageArray, rows: FloatArray, *, up_down: bool, left_right: bool) -> FloatArray:
+    """Flip a picture where it lies and return its rows, flipped alike, as `apply_flips`."""
+    if not (up_down or left_right):
+        return rows
+    cv2.flip(image, _flip_code(up_down, left_right), dst=image)
+    return _flip_rows(rows, up_down, left_right)
+
+
+def _flip_code(up_down: bool, left_right: bool) -> int:
+    return -1 if up_down and left_right else (0 if up_down else 1)
+
+
+def _flip_rows(rows: FloatArray, up_down: bool, left_right: bool) -> FloatArray:
     rows = rows.copy()
     if up_down:
         rows[:, 2] = 1 - rows[:, 2]
     if left_right:
         rows[:, 1] = 1 - rows[:, 1]
-    code = -1 if up_down and left_right else (0 if up_down else 1)
-    return as_image(cv2.flip(image, code)), rows
+    return rows
 
 
 def draw_mixup(rng: np.random.Generator) -> float:

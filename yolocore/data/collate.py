@@ -34,7 +34,10 @@ class ImageShape(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One loaded picture: HWC uint8 BGR, rows (n, 5) float32 `class x y w h` normalised to the picture."""
+    """One loaded picture: HWC uint8 BGR (RGB where it lies in its batch already).
+
+    `rows` (n, 5) float32 are `class x y w h`, normalised to the picture.
+    """
 
     image: ImageArray
     rows: FloatArray
@@ -76,16 +79,21 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
-def collate(items: Sequence[Item], *, epoch: int = 0, index: int = 0, positions: Sequence[int] = ()) -> Batch:
+def collate(
+    items: Sequence[Item],
+    *,
+    epoch: int = 0,
+    index: int = 0,
+    positions: Sequence[int] = (),
+    placed: ImageArray | None = None,
+) -> Batch:
     """Stack pictures of equal size into a batch and number their targets.
 
-    BGR becomes RGB on the way. Order of pictures and targets is the order of the items.
+    BGR becomes RGB on the way. Order of pictures and targets is the order of the items. With `placed`
+    (B, H, W, 3) the pictures already lie in it, as RGB, and it becomes the batch's memory.
     """
-    height, width = items[0].image.shape[:2]
-    stacked = np.empty((len(items), height, width, 3), dtype=np.uint8)
-    for slot, item in zip(stacked, items, strict=True):
-        assert item.image.shape == (height, width, 3), (item.path, item.image.shape)
-        cv2.cvtColor(item.image, cv2.COLOR_BGR2RGB, dst=slot)
+    stacked = _stack(items) if placed is None else placed
+    assert len(stacked) == len(items), (len(stacked), len(items))
     shapes = [item.shape for item in items if item.shape is not None]
     return Batch(
         images=torch.from_numpy(stacked).permute(0, 3, 1, 2),
@@ -96,6 +104,15 @@ def collate(items: Sequence[Item], *, epoch: int = 0, index: int = 0, positions:
         index=index,
         positions=list(positions),
     )
+
+
+def _stack(items: Sequence[Item]) -> ImageArray:
+    height, width = items[0].image.shape[:2]
+    stacked = np.empty((len(items), height, width, 3), dtype=np.uint8)
+    for slot, item in zip(stacked, items, strict=True):
+        assert item.image.shape == (height, width, 3), (item.path, item.image.shape)
+        cv2.cvtColor(item.image, cv2.COLOR_BGR2RGB, dst=slot)
+    return stacked
 
 
 def number_targets(rows_per_image: Sequence[FloatArray]) -> FloatArray:

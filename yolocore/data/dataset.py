@@ -7,7 +7,10 @@ generator each one draws from. It knows nothing of batches, threads or devices.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +21,9 @@ from yolocore.data.draws import generator
 from yolocore.data.files import Sample
 from yolocore.data.geometry import (
     FloatArray,
+    Matrix,
     PerspectiveDraw,
+    Polygons,
     draw_perspective,
     map_labels,
     perspective_matrix,
@@ -27,11 +32,40 @@ from yolocore.data.geometry import (
 )
 from yolocore.data.images import ImageStore
 from yolocore.data.letterbox import apply_letterbox, plan_letterbox
-from yolocore.data.mosaic import draw_mosaic, place_tiles, render, tile_polygon, tile_rows, whole
-from yolocore.data.pixels import ImageArray
+from yolocore.data.mosaic import Tile, draw_mosaic, place_tiles, render, tile_polygon, tile_rows, whole
+from yolocore.data.pixels import FILL, ImageArray
 from yolocore.data.rect import RectPlan, plan_rectangles, plan_squares
+from yolocore.data.scratch import Scratch
+from yolocore.data.whole_pixel import (
+    MARGIN,
+    Region,
+    keeps_axes,
+    map_snapped_labels,
+    output_of,
+    paint,
+    snap_tiles,
+)
 
 Pool = npt.NDArray[np.int64] | None
+Renderer = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What a training picture shows before colour and flips: tiles, and the matrix to its `out_hw` pixels.
+
+    `rows` are `class x1 y1 x2 y2` in pixels of the canvas that the tiles form, `counts` how many each tile
+    has, `outlines` theirs; `scale` is by how much the matrix enlarges.
+    """
+
+    tiles: list[Tile]
+    canvas_hw: tuple[int, int]
+    rows: FloatArray
+    counts: list[int]
+    outlines: Polygons | None
+    matrix: Matrix
+    scale: float
+    out_hw: tuple[int, int]
 
 
 class TrainSamples:
@@ -39,7 +73,8 @@ class TrainSamples:
 
     Every draw is keyed by (seed, epoch, position, purpose); equal arguments give equal items, whoever asks.
     With a plan `rect` an item is one picture in the shape of the batch its position belongs to, never a
-    mosaic; positions then follow the plan's order.
+    mosaic; positions then follow the plan's order. The `fast` renderer draws the same numbers and differs in
+    pixels: see `whole_pixel`; what it cannot follow is rendered exactly.
     """
 
     def __init__(
@@ -50,6 +85,7 @@ class TrainSamples:
         augment: AugmentConfig,
         seed: int,
         rect: RectPlan | None = None,
+        renderer: Renderer = "exact",
     ) -> None:
         self.samples = samples
         self.store = store
@@ -57,57 +93,139 @@ class TrainSamples:
         self.augment = augment
         self.seed = seed
         self.rect = rect
+        self.renderer = renderer
         self._outlines = any(sample.has_polygons for sample in samples)
+        self._scratch = Scratch()
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def shape_hw(self, position: int) -> tuple[int, int]:
+        """Return the (height, width) in pixels of the item at a position."""
+        return (self.imgsz, self.imgsz) if self.rect is None else self.rect.shape_at(position)
+
     def item(self, epoch: int, position: int, index: int, pool: Pool = None) -> Item:
-        """Return the item at a position of an epoch that begins with picture `index`.
+        """Return the item at a position of an epoch that begins with picture `index`, BGR.
 
         Partners for mosaic and mixup come from the `pool`, picture numbers as many as there are pictures;
         without one, from all pictures alike.
         """
-        if self._is_mosaic(epoch, position):
-            image, rows = self._mosaic(epoch, position, index, pool, "mosaic")
-            image, rows = self._mixup(epoch, position, image, rows, pool)
-        else:
-            image, rows = self._single(epoch, position, index)
+        if self.renderer == "fast":
+            slot = np.empty((*self.shape_hw(position), 3), dtype=np.uint8)
+            placed = self.place(slot, epoch, position, index, pool)
+            return Item(slot[..., ::-1], placed.rows, placed.path)
+        scenes, ratio = self._scenes(epoch, position, index, pool)
+        made = [(self._render(scene), self._map(scene)) for scene in scenes]
+        image, rows = made[0]
+        if ratio is not None:
+            image = aug.apply_mixup(image, made[1][0], ratio)
+            rows = np.concatenate([rows, made[1][1]])
         rows = xyxy_px_to_xywh_norm(rows, (image.shape[0], image.shape[1]))
         if self.augment.colours:
-            strength = self.augment.hsv_h, self.augment.hsv_s, self.augment.hsv_v
-            image = aug.apply_hsv(image, aug.draw_hsv(self._rng(epoch, position, "hsv"), *strength))
-        up_down, left_right = aug.draw_flips(
-            self._rng(epoch, position, "flip"), self.augment.flipud, self.augment.fliplr
-        )
+            image = aug.apply_hsv(image, self._hsv(epoch, position))
+        up_down, left_right = self._flips(epoch, position)
         image, rows = aug.apply_flips(image, rows, up_down=up_down, left_right=left_right)
-        return Item(image, rows, self.samples[index].name or str(self.samples[index].path))
+        return Item(image, rows, self._name(index))
+
+    def place(self, slot: ImageArray, epoch: int, position: int, index: int, pool: Pool = None) -> Item:
+        """Draw the item of the fast renderer into `slot`, (height, width, 3) of `shape_hw`, as RGB."""
+        hw = self.shape_hw(position)
+        canvas = self._scratch.get("canvas", (hw[0] + 2 * MARGIN, hw[1] + 2 * MARGIN))
+        scenes, ratio = self._scenes(epoch, position, index, pool)
+        regions, rows = self._paint(scenes[0], canvas)
+        view = output_of(canvas)
+        if ratio is not None:
+            other = self._scratch.get("other", (canvas.shape[0], canvas.shape[1]))
+            _, second = self._paint(scenes[1], other)
+            np.copyto(view, aug.apply_mixup(view, output_of(other), ratio))
+            regions, rows = [(0, 0, hw[1], hw[0])], np.concatenate([rows, second])
+        rows = xyxy_px_to_xywh_norm(rows, hw)
+        self._colour(view, slot, regions, epoch, position)
+        up_down, left_right = self._flips(epoch, position)
+        rows = aug.flip_in_place(slot, rows, up_down=up_down, left_right=left_right)
+        return Item(slot, rows, self._name(index))
+
+    def _render(self, scene: _Scene) -> ImageArray:
+        return render(scene.tiles, scene.canvas_hw, scene.matrix, scene.out_hw)
+
+    def _map(self, scene: _Scene) -> FloatArray:
+        return map_labels(scene.rows, scene.outlines, scene.matrix, scene.out_hw, scene.scale)
+
+    def _paint(self, scene: _Scene, canvas: ImageArray) -> tuple[list[Region], FloatArray]:
+        """Draw a scene into the output inside of `canvas`; return what is not grey of it, and its rows."""
+        height, width = scene.out_hw
+        if not keeps_axes(scene.matrix):
+            np.copyto(output_of(canvas), self._render(scene))
+            return [(0, 0, width, height)], self._map(scene)
+        snapped = snap_tiles(scene.tiles, scene.matrix, scene.out_hw)
+        regions = paint(snapped, canvas)
+        rows = map_snapped_labels(
+            scene.rows, scene.counts, scene.outlines, snapped, scene.out_hw, scene.scale
+        )
+        return regions, rows
+
+    def _colour(
+        self, view: ImageArray, slot: ImageArray, regions: Sequence[Region], epoch: int, position: int
+    ) -> None:
+        """Write BGR as RGB, with the colours of the item; outside of the regions all is grey."""
+        if not self.augment.colours:
+            cv2.cvtColor(view, cv2.COLOR_BGR2RGB, dst=slot)
+            return
+        factors = self._hsv(epoch, position)
+        slot.fill(aug.jitter_grey(FILL, factors))
+        for x1, y1, x2, y2 in regions:
+            part = view[y1:y2, x1:x2]
+            aug.jitter_hsv(part, factors, part, slot[y1:y2, x1:x2])
+
+    def _hsv(self, epoch: int, position: int) -> tuple[float, float, float]:
+        strength = self.augment.hsv_h, self.augment.hsv_s, self.augment.hsv_v
+        return aug.draw_hsv(self._rng(epoch, position, "hsv"), *strength)
+
+    def _flips(self, epoch: int, position: int) -> tuple[bool, bool]:
+        rng = self._rng(epoch, position, "flip")
+        return aug.draw_flips(rng, self.augment.flipud, self.augment.fliplr)
+
+    def _name(self, index: int) -> str:
+        return self.samples[index].name or str(self.samples[index].path)
 
     def _rng(self, epoch: int, position: int, purpose: str) -> np.random.Generator:
         return generator(self.seed, epoch, position, purpose)
 
+    def _scenes(self, epoch: int, position: int, index: int, pool: Pool) -> tuple[list[_Scene], float | None]:
+        """Return what an item shows, and if a second mosaic is blended in, the share of the first."""
+        if not self._is_mosaic(epoch, position):
+            return [self._single(epoch, position, index)], None
+        first = self._mosaic(epoch, position, index, pool, "mosaic")
+        if self.augment.mixup == 0:
+            return [first], None
+        rng = self._rng(epoch, position, "mixup")
+        if rng.random() >= self.augment.mixup:
+            return [first], None
+        partner = int(rng.integers(0, len(self.samples)))
+        partner = partner if pool is None else int(pool[partner])
+        second = self._mosaic(epoch, position, partner, pool, "mixup-mosaic")
+        return [first, second], aug.draw_mixup(rng)
+
     def _is_mosaic(self, epoch: int, position: int) -> bool:
         return self.rect is None and self._rng(epoch, position, "mosaic?").random() < self.augment.mosaic
 
-    def _single(self, epoch: int, position: int, index: int) -> tuple[ImageArray, FloatArray]:
-        """Return one picture, letterboxed and moved, with its rows `class x1 y1 x2 y2` in pixels."""
-        frame = (self.imgsz, self.imgsz) if self.rect is None else self.rect.shape_at(position)
+    def _single(self, epoch: int, position: int, index: int) -> _Scene:
+        """Return one picture, letterboxed and moved."""
+        frame = self.shape_hw(position)
         image, rows, _ = letterboxed(self.store.get(index), self.samples[index].rows, frame, upscale=True)
         draw = self._perspective(epoch, position, "perspective")
         matrix = perspective_matrix(draw, frame, frame)
-        return render([whole(image)], frame, matrix, frame), map_labels(rows, None, matrix, frame, draw.scale)
+        return _Scene([whole(image)], frame, rows, [len(rows)], None, matrix, draw.scale, frame)
 
-    def _mosaic(
-        self, epoch: int, position: int, index: int, pool: Pool, purpose: str
-    ) -> tuple[ImageArray, FloatArray]:
-        """Return four pictures in one, with the rows `class x1 y1 x2 y2` in pixels that are in sight."""
+    def _mosaic(self, epoch: int, position: int, index: int, pool: Pool, purpose: str) -> _Scene:
+        """Return four pictures in one, with copies pasted if that is asked for."""
         side = self.imgsz
         rng = self._rng(epoch, position, purpose)
         layout = draw_mosaic(rng, index, len(self.samples), side, pool)
         tiles = place_tiles([self.store.get(i) for i in layout.indices], layout.centre_yx, side)
         members = [self.samples[i] for i in layout.indices]
-        placed = zip(tiles, members, strict=True)
-        rows = np.concatenate([tile_rows(tile, sample.rows, 2 * side) for tile, sample in placed])
+        placed = [tile_rows(tile, sample.rows, 2 * side) for tile, sample in zip(tiles, members, strict=True)]
+        rows, counts = np.concatenate(placed), [len(part) for part in placed]
         outlines: list[FloatArray | None] | None = None
         if self._outlines:
             outlines = [
@@ -121,25 +239,10 @@ class TrainSamples:
             chosen = [having[i] for i in aug.draw_copy_paste(rng, len(having), self.augment.copy_paste)]
             image = render(tiles, canvas, np.eye(3), canvas)
             image, rows, outlines = aug.apply_copy_paste(image, rows, outlines, chosen)
-            tiles = [whole(image)]
+            tiles, counts = [whole(image)], [len(rows)]
         draw = self._perspective(epoch, position, f"{purpose}-perspective")
         matrix = perspective_matrix(draw, canvas, (side, side))
-        mapped = map_labels(rows, outlines, matrix, (side, side), draw.scale)
-        return render(tiles, canvas, matrix, (side, side)), mapped
-
-    def _mixup(
-        self, epoch: int, position: int, image: ImageArray, rows: FloatArray, pool: Pool
-    ) -> tuple[ImageArray, FloatArray]:
-        """Blend with a second mosaic, if the draw says so."""
-        if self.augment.mixup == 0:
-            return image, rows
-        rng = self._rng(epoch, position, "mixup")
-        if rng.random() >= self.augment.mixup:
-            return image, rows
-        partner = int(rng.integers(0, len(self.samples)))
-        partner = partner if pool is None else int(pool[partner])
-        second, more = self._mosaic(epoch, position, partner, pool, "mixup-mosaic")
-        return aug.apply_mixup(image, second, aug.draw_mixup(rng)), np.concatenate([rows, more])
+        return _Scene(tiles, canvas, rows, counts, outlines, matrix, draw.scale, (side, side))
 
     def _perspective(self, epoch: int, position: int, purpose: str) -> PerspectiveDraw:
         return draw_perspective(

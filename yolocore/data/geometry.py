@@ -111,9 +111,19 @@ def map_labels(
         if outline is not None and len(outline) > 0:
             outlined[i] = True
             boxes[i] = _map_polygon(outline, matrix, out_hw)
+    return keep_rows(rows, boxes, outlined, scale)
+
+
+def keep_rows(
+    rows: FloatArray, boxes_xyxy: Matrix, outlined: npt.NDArray[np.bool_], scale: float
+) -> FloatArray:
+    """Return the rows `class x1 y1 x2 y2` with the boxes (n, 4) that they became, less those out of sight.
+
+    `scale` is by how much all was enlarged; `outlined` (n,) tells which rows followed a polygon.
+    """
     before = rows[:, 1:5].astype(np.float64) * scale
-    keep = box_candidates(before, boxes, min_area_ratio=np.where(outlined, 0.01, 0.10))
-    return np.concatenate([rows[keep, :1], boxes[keep].astype(np.float32)], axis=1)
+    keep = box_candidates(before, boxes_xyxy, min_area_ratio=np.where(outlined, 0.01, 0.10))
+    return np.concatenate([rows[keep, :1], boxes_xyxy[keep].astype(np.float32)], axis=1)
 
 
 def resample_polygon(polygon: FloatArray, count: int = POLYGON_POINTS) -> Matrix:

@@ -19,6 +19,7 @@ from yolocore.data.collate import Batch, Item, apply_quad, collate, draw_quad
 from yolocore.data.dataset import TrainSamples, ValSamples
 from yolocore.data.draws import epoch_order, generator
 from yolocore.data.order import Shares
+from yolocore.data.pixels import ImageArray
 from yolocore.data.place import MultiScale
 from yolocore.data.prefetch import Prefetcher
 from yolocore.data.weights import class_counts, class_weights, image_weights, weighted_order
@@ -146,7 +147,9 @@ class TrainLoader:
     def _build(self, number: int) -> Batch:
         epoch, index = divmod(number, self.num_batches)
         positions = self._shares.positions(index)
-        batch = collate(self._items(epoch, positions), epoch=epoch, index=index, positions=positions)
+        placed = self._slots(positions) if self.samples.renderer == "fast" else None
+        items = self._items(epoch, positions, placed)
+        batch = collate(items, epoch=epoch, index=index, positions=positions, placed=placed)
         if self._quad:
             # The coins are the whole batch's, of which the rank takes those of its fours.
             coins = draw_quad(self._rng(epoch, index, "quad"), self._shares.batch_size // 4)
@@ -157,15 +160,22 @@ class TrainLoader:
             batch = replace(batch, resized_hw=self._scales.shape(batch.input_hw, size))
         return _finished(batch, self._finish, self._pin_memory)
 
-    def _items(self, epoch: int, positions: range) -> list[Item]:
+    def _slots(self, positions: range) -> ImageArray:
+        """Return the memory of a batch, (B, H, W, 3), for its pictures to be drawn into."""
+        return np.empty((len(positions), *self.samples.shape_hw(positions.start), 3), dtype=np.uint8)
+
+    def _items(self, epoch: int, positions: range, slots: ImageArray | None) -> list[Item]:
         assert self._order is not None, "set_class_maps comes first"
         order = self._order(epoch)
         pool = order if self._weigh else None
         items = []
-        for position in positions:
+        for number, position in enumerate(positions):
             picture = int(order[position % len(order)])
             with _Naming(self.samples.samples[picture].name):
-                items.append(self.samples.item(epoch, position, picture, pool))
+                if slots is None:
+                    items.append(self.samples.item(epoch, position, picture, pool))
+                else:
+                    items.append(self.samples.place(slots[number], epoch, position, picture, pool))
         return items
 
     def _rng(self, epoch: int, index: int, purpose: str) -> np.random.Generator:

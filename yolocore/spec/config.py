@@ -33,6 +33,7 @@ PresetName = Literal["scratch-low", "scratch-med", "scratch-high", "no-augmentat
 OptimizerName = Literal["SGD", "Adam", "AdamW"]
 ScheduleName = Literal["linear", "cosine"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
+RendererName = Literal["exact", "fast"]
 CacheName = Literal["none", "ram", "disk"]
 
 AUTO_BATCH = -1
@@ -313,7 +314,9 @@ class TrainConfig(Section):
         ge=0,
         le=100_000,
     )
-    augment: Literal["exact"] = _field("exact", "Renderer", "How images are augmented.", group="augmentation")
+    augment: RendererName = _field(
+        "exact", "Renderer", "Exact: warped as in YOLOv5; fast: in whole pixels.", group="augmentation"
+    )
     preset: PresetName = _field(
         "scratch-low", "Preset", "Values of the hyperparameters that are not given.", group="run"
     )

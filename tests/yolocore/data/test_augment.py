@@ -15,6 +15,9 @@ from yolocore.data.augment import (
     draw_flips,
     draw_hsv,
     draw_mixup,
+    flip_in_place,
+    jitter_grey,
+    jitter_hsv,
 )
 
 
@@ -59,6 +62,44 @@ def test_hsv_leaves_its_argument_alone() -> None:
     image.setflags(write=False)
     apply_hsv(image, (1.01, 0.5, 1.4))
     np.testing.assert_array_equal(image, picture())
+
+
+def test_colours_without_a_table_are_those_of_the_table() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (160, 161, 3), dtype=np.uint8)
+    drawn = [draw_hsv(rng, 0.015, 0.7, 0.4) for _ in range(150)]
+    nearly_whole = [(0.99999, 1.0, 1.0), (1.0, 0.5, 1.4), (0.985, 0.3, 0.6), (1.015, 1.7, 1.4)]
+    means = []
+    for factors in drawn + nearly_whole:
+        frame, spare = np.zeros((160, 161, 3), np.uint8), np.empty((200, 170, 3), np.uint8)[:160, :161]
+        jitter_hsv(image, factors, spare, frame)
+        off = np.abs(frame[..., ::-1].astype(int) - apply_hsv(image, factors))
+        assert off.max() <= 8
+        means.append(off.mean())
+    assert max(means) <= 1
+    assert np.mean(means) < 0.01
+
+
+def test_a_grey_level_is_jittered_alone_as_in_a_picture() -> None:
+    rng = np.random.default_rng(1)
+    for level in range(0, 256, 3):
+        factors = draw_hsv(rng, 0.015, 0.7, 0.4)
+        grey = np.full((1, 1, 3), level, np.uint8)
+        assert apply_hsv(grey, factors).ravel().tolist() == [jitter_grey(level, factors)] * 3
+
+
+@pytest.mark.parametrize(
+    ("up_down", "left_right"), [(False, False), (True, False), (False, True), (True, True)]
+)
+@pytest.mark.parametrize("hw", [(12, 16), (33, 101), (64, 64)])
+def test_a_flip_in_place_is_a_flip(hw: tuple[int, int], up_down: bool, left_right: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, *hw, 3), dtype=np.uint8)
+    expected, expected_rows = apply_flips(image[1], ROWS, up_down=up_down, left_right=left_right)
+    expected, other = expected.copy(), image[0].copy()
+    rows = flip_in_place(image[1], ROWS, up_down=up_down, left_right=left_right)
+    np.testing.assert_array_equal(image[1], expected)
+    np.testing.assert_array_equal(image[0], other)
+    np.testing.assert_array_equal(rows, expected_rows)
 
 
 def test_mixup_is_exact_double_arithmetic() -> None:
