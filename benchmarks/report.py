@@ -16,7 +16,7 @@ _GROWTH = """
 
 The power is that of the work with which the cost grew between the two largest points measured: 1 is in
 proportion, 0 is not at all, 2 is with the square. Points marked "extrapolated" would have taken over a minute
-and were carried on from the point before, in proportion.
+and lie on the line through the last two measured.
 
 {table}
 """
@@ -89,7 +89,8 @@ def curve_cells(curve: Curve) -> tuple[str, ...]:
 
 def _shown(point: Point, unit: str) -> str:
     mark = "" if point.measured else " (extrapolated)"
-    return f"{point.work:,g}: {point.cost:.3g} {unit}{mark}"
+    cost = f"{point.cost:,.0f}" if point.cost >= 100 else f"{point.cost:.3g}"
+    return f"{point.work:,g}: {cost} {unit}{mark}"
 
 
 def text_table(figures: Sequence[Figure]) -> str:

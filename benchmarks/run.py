@@ -17,8 +17,10 @@ from pathlib import Path
 
 from api.client import ClientError
 from benchmarks import (
+    busy,
     calm,
     footprint,
+    growth,
     idle,
     imports,
     intake,
@@ -48,6 +50,8 @@ ALONE: Mapping[str, Measure] = {
     "scoring": parts.measure_scoring,
     "judging": parts.measure_judging,
     "footprint": footprint.measure,
+    "growth": growth.measure,
+    "busy": busy.measure,
     "peer": peer.measure,
     "intake": intake.measure,
 }

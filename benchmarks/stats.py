@@ -54,7 +54,7 @@ class Figure:
 class Point:
     """The cost of so much work: `work` in the curve's unit of work, `cost` in its unit of cost.
 
-    `measured` is False where the cost was carried on from a smaller point in proportion to the work.
+    `measured` is False where the cost was carried on from smaller points.
     """
 
     work: float
