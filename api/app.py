@@ -27,7 +27,7 @@ from api.domain.settings import Settings, get_settings
 from api.domain.uploads import UploadBook
 from api.events import routes as event_routes
 from api.fleet import routes as fleet_routes
-from api.jobs import badges
+from api.jobs import badges, probes
 from api.jobs import results as result_routes
 from api.jobs import routes as job_routes
 from api.loops.nudges import Nudges
@@ -50,6 +50,7 @@ ROUTERS = (
     weights_routes.router,
     job_routes.router,
     badges.router,
+    probes.router,
     result_routes.router,
     event_routes.router,
     fleet_routes.router,

@@ -18,6 +18,7 @@ from api.domain.blobs import BlobStore
 from api.domain.datasets import DatasetBook
 from api.domain.fleet import WorkerBook
 from api.domain.jobs import JobBook
+from api.domain.probes import ProbeBook
 from api.domain.settings import Settings
 from api.domain.store import Store, open_store
 from api.domain.tokens import TokenBook
@@ -44,6 +45,7 @@ class Services:
     architectures: ArchitectureService
     weights: WeightsService
     jobs: JobService
+    probes: ProbeBook
     hub: Hub
     loops: Loops | None = field(default=None)
 
@@ -71,6 +73,7 @@ def open_services(settings: Settings) -> Services:
         architectures=ArchitectureService(architectures, max_bytes=settings.max_architecture_bytes),
         weights=weights,
         jobs=jobs,
+        probes=ProbeBook(store),
         hub=Hub(
             LiveStreams(settings.redis_url, timeout_s=settings.redis_timeout_s),
             jobs.current_snapshots,

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,6 +84,10 @@ class Errand(ABC):
     def _limits(self) -> Limits:
         """Return what the child may use."""
 
+    def _environment(self) -> Mapping[str, str]:
+        """Return the child's whole environment: one thread and no device, but for a task that trains."""
+        return child_environment({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
     @abstractmethod
     def _publish(self, result: dict[str, Any]) -> Callable[[], Task]:
         """Store what the child made; return what writes its verdict. Raises OSError, UntrueResultError."""
@@ -148,7 +152,7 @@ class Errand(ABC):
         return self._tools.spawner.spawn(
             ChildSpec(
                 argv=(*self._tools.command, str(self._folder)),
-                environment=child_environment({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}),
+                environment=self._environment(),
                 folder=self._folder,
                 log=self._folder / LOG_NAME,
                 limits=self._limits(),

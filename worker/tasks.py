@@ -30,12 +30,14 @@ from worker.errand import Errand, ErrandTools
 from worker.fleet import Presence, SlotSpec
 from worker.intake import Intake
 from worker.memory import GpuMemory, LeftoverCheck, NvidiaSmi, oom_counter
+from worker.probing import Probing
 from worker.standby import Standby, trainer_environment
 from worker.supervisor import Supervisor, Tools
 from worker.weighing import Weighing
 
 _LOG = structlog.get_logger(__name__)
 INGEST_COMMAND = module_command("worker.ingest")
+TIMING_COMMAND = module_command("worker.timing")
 WEIGHTS_COMMAND = (*module_command("worker.tools"), "import-weights")
 EX_UNAVAILABLE = 69
 
@@ -61,6 +63,7 @@ class WorkerSlot:
     trainer_command: tuple[str, ...]
     ingest_command: tuple[str, ...] = INGEST_COMMAND
     weights_command: tuple[str, ...] = WEIGHTS_COMMAND
+    timing_command: tuple[str, ...] = TIMING_COMMAND
     spawner: Spawner = field(default_factory=Spawner)
     standby: Standby | None = None
     gpu_memory: GpuMemory = field(default_factory=NvidiaSmi)
@@ -158,7 +161,7 @@ def _unhealthy(slot: WorkerSlot) -> str | None:
 
 
 def train_next(slot: WorkerSlot) -> bool:
-    """Claim the next job of the slot's queues and run it; tell whether there was one."""
+    """Claim the next probe or job of the slot's queues and run it; tell whether there was one."""
     if not slot.is_open() or _unhealthy(slot) is not None:
         return False
     tools = Tools(
@@ -176,6 +179,9 @@ def train_next(slot: WorkerSlot) -> bool:
         if queue == wire.QUEUE_INGEST:
             continue
         try:
+            # A probe is short, and somebody waits for it.
+            if probe_next(slot, queue):
+                return True
             claim = slot.jobs.claim(queue, slot.spec.id, host=slot.spec.host, gpus=slot.spec.gpus)
         except StoreUnavailable as error:
             _LOG.warning("database is away, nothing claimed", error=error.message)
@@ -185,6 +191,15 @@ def train_next(slot: WorkerSlot) -> bool:
             _busy(slot, claim.job.id, supervisor)
             return True
     return False
+
+
+def probe_next(slot: WorkerSlot, queue: str) -> bool:
+    """Claim the next probe of a queue and run it; tell whether there was one. Raises StoreUnavailable."""
+    task = slot.tasks.claim(queue, slot.spec.id)
+    if task is not None:
+        tools = _errand_tools(slot, slot.timing_command)
+        _busy(slot, task.id, Probing(task, tools, slot.spec, slot.cache))
+    return task is not None
 
 
 def ingest_next(slot: WorkerSlot) -> bool:
@@ -199,17 +214,21 @@ def ingest_next(slot: WorkerSlot) -> bool:
     if task is None:
         return False
     is_weights = task.kind == KIND_WEIGHTS
-    tools = ErrandTools(
+    tools = _errand_tools(slot, slot.weights_command if is_weights else slot.ingest_command)
+    _busy(slot, task.subject_id, Weighing(task, tools) if is_weights else Intake(task, tools))
+    return True
+
+
+def _errand_tools(slot: WorkerSlot, command: tuple[str, ...]) -> ErrandTools:
+    return ErrandTools(
         slot.settings,
         slot.tasks,
         slot.blobs,
         slot.spawner,
         slot.drain,
-        slot.weights_command if is_weights else slot.ingest_command,
+        command,
         oom_counter=slot.oom_counter,
     )
-    _busy(slot, task.subject_id, Weighing(task, tools) if is_weights else Intake(task, tools))
-    return True
 
 
 def _busy(slot: WorkerSlot, what: str, work: Supervisor | Errand) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.datasets import JsonFlag
+from api.cli.estimate import time_lines, timed
 from api.cli.gates import parse_no_worse
 from api.cli.jobs import Settings
 from api.cli.recipe import RecipeError, placed, read_recipe
@@ -27,6 +28,7 @@ from api.client import ApiError, Client
 from api.client.patience import GIVE_UP_S, deadline_in
 
 Timeout = Annotated[float | None, typer.Option(help="Longest time in seconds.", min=0)]
+Probe = Annotated[bool, typer.Option("--probe/--no-probe", help="Have a worker time a few batches.")]
 _WORST_SHOWN = 5
 _MIB = 1 << 20
 
@@ -37,10 +39,13 @@ def check_command(
     settings: Settings = None,
     no_worse: NoWorseThan = None,
     optional: Optional = False,
+    probe: Probe = True,
     timeout: Timeout = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check a job.yaml as `run` would train it, without queueing anything.
+
+    A worker times a few batches, if one is free within --timeout (120 s if absent).
 
     Exits: 0 it would be queued, 1 the dataset is invalid, 2 usage or refused, 5 timeout, 6 unreachable,
     7 not allowed.
@@ -59,6 +64,7 @@ def check_command(
             request = request_of(found, dataset, bring_architecture(asking, found))
             try:
                 told = _checked(asking, client, request)
+                told |= {"time": timed(client, told, request, deadline) if probe else None}
             except ApiError as error:
                 error.errors = placed(found, error.errors)
                 raise
@@ -96,7 +102,7 @@ def lines_of(told: dict[str, Any], problems: list[dict[str, Any]]) -> list[str]:
         lines.append(f"  {twin['id']} is the same run ({twin['status']}); --reuse would take it")
     if not told["workers"]:
         lines.append(f"  no worker of {told['queue']} lives now: the job would wait")
-    return lines
+    return lines if told["time"] is None else [*lines, *time_lines(told["time"])]
 
 
 def _batches(told: dict[str, Any]) -> str:

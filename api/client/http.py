@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from api.client.base import Progress, answer_timeout, file_sha256, reaching
 from api.client.errors import ApiError, IntegrityError, NotEndedError
-from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Queue, Submission, Worker
+from api.client.models import Architecture, Artifact, Attempt, Dataset, Job, Probe, Queue, Submission, Worker
 from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
 from api.client.weights import WeightsClient
 
@@ -161,6 +161,18 @@ class Client(WeightsClient):
         """Return what a submission (as of `submit`) would be, without queueing it; raises as `submit`."""
         found: dict[str, Any] = self.request("POST", "/v1/jobs/check", json=dict(job)).json()
         return found
+
+    def probe_job(self, job: Mapping[str, Any]) -> Probe:
+        """Have a worker time a few batches of a submission (as of `submit`); returns before it does."""
+        return self._one(Probe, self.request("POST", "/v1/jobs/probe", json=dict(job)))
+
+    def probe(self, probe_id: str) -> Probe:
+        """Return a probe as it stands."""
+        return self._one(Probe, self.request("GET", f"/v1/probes/{probe_id}"))
+
+    def cancel_probe(self, probe_id: str) -> None:
+        """Have a probe not measured, or no longer."""
+        self.request("DELETE", f"/v1/probes/{probe_id}")
 
     def rerun(
         self, job_id: str, edits: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None

@@ -102,6 +102,21 @@ class Submission:
     is_reused: bool
 
 
+class Probe(_Answer):
+    """How long a batch of a job takes, once a worker has measured it: `result`, or `error`."""
+
+    id: str
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    worker: str | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will be measured."""
+        return self.status in FINAL_STATES
+
+
 class Attempt(_Answer):
     """One attempt at a job; times are seconds since 1970."""
 

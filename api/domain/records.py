@@ -291,6 +291,7 @@ class Task:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    result: Json | None = None
 
 
 @dataclass(frozen=True)

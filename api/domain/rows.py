@@ -52,6 +52,7 @@ def task(row: Row) -> r.Task:
         kind=row["kind"],
         subject_id=row["subject_id"],
         payload=row["payload"],
+        result=row["result"],
         status=r.TaskStatus(row["status"]),
         **_leased(row),
     )

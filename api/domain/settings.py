@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     trusted_hosts: Hosts = Field(
         LOOPBACK, description="Host headers that are answered beside this machine's own: names with commas."
     )
+    probe_timeout_s: float = Field(120.0, gt=0, description="Longest time of one probe of a job's batches.")
     public_badges: bool = Field(
         False, description="Whether badges are shown to whoever asks, without a token."
     )

@@ -205,6 +205,7 @@ tasks = Table(
     Column("kind", String(16), nullable=False),
     Column("subject_id", String(48), nullable=False, index=True),
     Column("payload", JSON, nullable=False),
+    Column("result", JSON),
     *_leased(),
     _one_of("status", TaskStatus),
     _one_of("wish", Wish, nullable=True),

@@ -6,10 +6,13 @@ that ends it. Does no file or network I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from api.domain import datasets, leasing, rows, weights
+from api.domain import datasets, leasing, probes, rows, weights
 from api.domain import tables as t
 from api.domain.clock import SYSTEM_CLOCK, Clock
 from api.domain.errors import NotFound
@@ -21,7 +24,11 @@ from api.domain.settings import Settings
 from api.domain.store import Store, insert_or_ignore
 from api.domain.weights_records import WeighingResult
 
-_PUT_ERROR = {datasets.KIND_INGEST: datasets.put_ingest_error, weights.KIND_WEIGHTS: weights.put_error}
+_PUT_ERROR = {
+    datasets.KIND_INGEST: datasets.put_ingest_error,
+    weights.KIND_WEIGHTS: weights.put_error,
+    probes.KIND_PROBE: probes.put_error,
+}
 
 
 class TaskBook:
@@ -71,6 +78,16 @@ class TaskBook:
             row = leasing.fence(conn, t.tasks, task_id, attempt)
             assert row["kind"] == weights.KIND_WEIGHTS
             weights.put_result(conn, row["subject_id"], result, now=self.clock.wall())
+            return self._end(conn, row, NextTask(TaskStatus.SUCCEEDED, row["failures"], 0.0))
+
+        return self.store.write(write)
+
+    def finish_probe(self, task_id: str, attempt: int, result: Mapping[str, Any]) -> Task:
+        """Write what was measured and end the task, together; raises Fenced."""
+
+        def write(conn: Connection) -> Task:
+            row = leasing.fence(conn, t.tasks, task_id, attempt, {"result": dict(result)})
+            assert row["kind"] == probes.KIND_PROBE
             return self._end(conn, row, NextTask(TaskStatus.SUCCEEDED, row["failures"], 0.0))
 
         return self.store.write(write)

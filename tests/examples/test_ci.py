@@ -261,7 +261,13 @@ def test_a_check_tells_what_would_be_queued_and_queues_nothing(pipeline: Pipelin
     assert found.exit_code == 0, found.output
     assert "dataset  shapes  ready  train 2  val 1" in found.stdout
     assert "7 epochs of 2 batches and 1 of validation, 14 batches to train in all" in found.stdout
+    # A worker that pretends has told how long a batch takes.
+    assert "time     0.01 s a batch of 1, 100 images/s  1 batches timed  simulated" in found.stdout
     told = json.loads(CliRunner().invoke(app, ["check", str(recipe), "--json"], env=environment).stdout)
+    assert told["time"]["epoch_s"] == pytest.approx(0.02 + 0.01 / 3)
+    assert told["time"]["total_s"] == pytest.approx(7 * told["time"]["epoch_s"])
+    quick = CliRunner().invoke(app, ["check", str(recipe), "--no-probe", "--json"], env=environment)
+    assert json.loads(quick.stdout) == told | {"time": None}
     assert told["config"]["epochs"] == 7 and told["identical"] is None and told["memory"]["maps_bytes"] > 0
     wrong = CliRunner().invoke(app, ["check", str(recipe), "--set", "hyp.lr0=-1"], env=environment)
     assert wrong.exit_code == 2 and "config.hyp.lr0: " in wrong.stderr

@@ -84,6 +84,8 @@ def _routes(service: FakeService, method: str, path: str) -> tuple[int, Any]:
         ("POST", "/v1/architectures/check"): (200, PLAN),
         ("GET", "/v1/architectures/public"): (200, {"items": PUBLIC}),
         ("POST", "/v1/jobs"): (201, service.job),
+        ("POST", "/v1/jobs/probe"): (202, {"id": "task_1", "status": "queued"}),
+        ("DELETE", "/v1/probes/task_1"): (204, None),
         ("GET", "/v1/jobs/job_1"): (200, service.final),
         **{("POST", f"/v1/jobs/job_1/{verb}"): (202, service.job | {"wish": verb}) for verb in VERBS},
         ("POST", "/v1/jobs/job_1/activate"): (200, service.job),
