@@ -341,7 +341,14 @@ class _Run:
         metrics = figures(result, self.data.names)
         artifacts.append(export_figures(output, metrics))
         if self.settings.pictures:
-            artifacts += export_pictures(output, result=result, rows=trainer.rows, names=self.data.names)
+            artifacts += export_pictures(
+                output,
+                result=result,
+                rows=trainer.rows,
+                names=self.data.names,
+                labels=[sample.rows for sample in self.data.train],
+                batches=self.wiring.first_batches(),
+            )
         if self.settings.onnx:
             artifacts += export_onnx(
                 output,

@@ -6,7 +6,7 @@ nor where wishes come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from yolocore.data.images import ImageStore
 from yolocore.data.loader import TrainLoader, ValLoader
 from yolocore.data.place import MultiScale
 from yolocore.data.rect import RectPlan, plan_rectangles
-from yolocore.errors import ConfigError
+from yolocore.errors import ConfigError, DatasetError
 from yolocore.loss.detection import DetectionLoss, scale_gains
 from yolocore.model.network import Network
 from yolocore.ops.assign import assign_targets
@@ -50,6 +50,7 @@ QUAD = 4
 CPU_BATCH = 16
 Forward = Callable[[torch.Tensor], Any]
 AMP_CHECK_IMAGES = 2
+DRAWN_BATCHES, DRAWN_IMAGES = 3, 64
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,22 @@ class Wiring:
             rank=rank,
             world_size=config.world_size,
         )
+
+    def first_batches(self) -> Iterator[Batch]:
+        """Yield the first batches of a run anew, as they were trained on: three, or of large ones fewer.
+
+        An image that is no longer there, which a cache may have made up for, ends them with a warning.
+        """
+        settings = replace(self.settings, cache="none", loader_threads=0)
+        with replace(self, settings=settings).train_loader(None) as loader:
+            if self.config.image_weights:
+                loader.set_class_maps([0.0] * len(self.data.names))
+            for index in range(min(max(DRAWN_IMAGES // self.batch, 1), DRAWN_BATCHES, len(loader))):
+                try:
+                    yield loader.batch_at(0, index)
+                except DatasetError as error:
+                    self.warn("NO_PICTURE", f"batches of training are not drawn: {error.message}")
+                    return
 
     def val_loader(self) -> ValLoader:
         """Return the loader of validation batches: rectangles, letterboxed, never enlarged."""

@@ -59,8 +59,11 @@ def test_a_run_leaves_weights_table_and_pictures(whole: tuple[Path, Told]) -> No
     names = {event.name for event in told.of("artifact")}
     assert names >= {
         "best.pt", "last.pt", "results.csv", "results.png", "confusion_matrix.png", "PR_curve.png",
-        "predictions.jpg", "metrics.json",
+        "P_curve.png", "R_curve.png", "F1_curve.png", "predictions.jpg", "metrics.json", "labels.png",
+        "train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg",
     }  # fmt: skip
+    plots = [event for event in told.of("artifact") if event.path.endswith((".png", ".jpg"))]
+    assert {event.kind for event in plots} == {"plot"}
     assert all((folder / event.path).stat().st_size == event.size_bytes for event in told.of("artifact"))
     table = (folder / "artifacts" / "results.csv").read_text().splitlines()
     assert [line.split(",")[0].strip() for line in table] == ["epoch", "0", "1", "2"]

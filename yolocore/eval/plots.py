@@ -8,7 +8,7 @@ to write.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,9 @@ _TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
 _MAX_CLASS_LINES = 20
 _MAX_NUMBERED_CELLS = 30
 _BLANK_BELOW = 0.005
-_CELL_PX = 320
+_MAX_HEAT_CELLS = 50
+_MAX_OUTLINES = 1000
+_CELL_PX, _CAPTION_PX = 320, 16
 _PICTURE_IOU = 0.6
 
 
@@ -128,26 +130,104 @@ def plot_epochs(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return _save(figure, path)
 
 
+def plot_labels(rows: NDArray[Any], names: Sequence[str], path: Path) -> Path:
+    """Write what labels (n, 5) `class x y w h`, normalised, are like: counts, places, sizes, outlines."""
+    figure = _figure(11, 9)
+    counts = np.bincount(rows[:, 0].astype(np.int64), minlength=len(names))
+    bars = figure.add_subplot(2, 2, 1)
+    bars.bar(range(len(counts)), counts, color=[_colour(cls) for cls in range(len(counts))])
+    bars.set(title=f"{len(rows)} labels", ylabel="labels", xlim=(-0.6, max(len(counts), 1) - 0.4))
+    if len(counts) <= _MAX_CLASS_LINES:
+        for cls, count in enumerate(counts):
+            bars.text(cls, count, str(count), ha="center", va="bottom", fontsize=8)
+        bars.set_xticks(range(len(counts)), [_label(names, cls) for cls in range(len(counts))], rotation=90)
+    else:
+        bars.set_xlabel("class")
+    _draw_outlines(figure.add_subplot(2, 2, 2), rows)
+    _draw_heat(figure, 3, rows[:, 1:3], "Centres", ("x", "y"), as_picture=True)
+    _draw_heat(figure, 4, rows[:, 3:5], "Sizes", ("width", "height"), as_picture=False)
+    return _save(figure, path)
+
+
+def _draw_heat(
+    figure: Figure, place: int, points: NDArray[Any], title: str, words: tuple[str, str], *, as_picture: bool
+) -> None:
+    """Count points (n, 2) from 0 to 1 in cells, the coarser the fewer they are; downwards as in a picture."""
+    from matplotlib.ticker import MaxNLocator
+
+    cells = int(np.clip(2 * np.sqrt(len(points)), 10, _MAX_HEAT_CELLS))
+    heat, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=cells, range=((0, 1), (0, 1)))
+    heat[heat == 0] = np.nan
+    axes = figure.add_subplot(2, 2, place)
+    axes.set_facecolor("0.95")
+    image = axes.imshow(
+        heat,
+        cmap="viridis",
+        vmin=0,
+        origin="upper" if as_picture else "lower",
+        extent=(0, 1, 1, 0) if as_picture else (0, 1, 0, 1),
+    )
+    figure.colorbar(image, ax=axes, fraction=0.045, ticks=MaxNLocator(integer=True))
+    x_label, y_label = (f"{word}, share of the image" for word in words)
+    axes.set(title=f"{title}, labels of a cell", xlabel=x_label, ylabel=y_label)
+
+
+def _draw_outlines(axes: Axes, rows: NDArray[Any]) -> None:
+    """Draw boxes around one centre; of very many, evenly chosen ones."""
+    from matplotlib.collections import LineCollection
+
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MAX_OUTLINES)).astype(np.int64)]
+    half = chosen[:, 3:5] / 2
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+    outlines = 0.5 + half[:, None] * corners
+    colours = [_colour(int(cls)) for cls in chosen[:, 0]]
+    axes.add_collection(LineCollection(list(outlines), colors=colours, linewidths=0.6, alpha=0.6))
+    axes.set(title="Boxes around one centre", xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
+
+
+def draw_batch(
+    images: NDArray[np.uint8], targets: NDArray[Any], names: Sequence[str], path: Path, *, columns: int = 4
+) -> Path:
+    """Write the first 16 images (b, h, w, 3) RGB of a batch with their boxes.
+
+    `targets` (n, 6) image, class, x, y, w, h, normalised.
+    """
+    cells, cell_height = [], _cell_height(images)
+    for number, image in enumerate(images[: columns * columns]):
+        height, width = image.shape[:2]
+        size = np.array([width, height] * 2)
+        own = targets[targets[:, 0] == number]
+        boxes = np.concatenate((own[:, 2:4] - own[:, 4:6] / 2, own[:, 2:4] + own[:, 4:6] / 2), 1) * size
+        drawn = [(box, int(row[1]), "") for box, row in zip(boxes, own, strict=True)]
+        cells.append(_draw_boxes(image, drawn, names, cell_height))
+    return _write_grid(cells, path, columns)
+
+
 def draw_predictions(
     samples: Sequence[Sample], names: Sequence[str], path: Path, *, conf_thres: float = 0.25, columns: int = 2
 ) -> Path:
     """Write a grid of pictures, each with its labels and beside it with detections above `conf_thres`."""
     assert samples, "nothing to draw"
-    pairs = [_draw_pair(sample, names, conf_thres) for sample in samples]
-    while len(pairs) % columns and len(pairs) > columns:
-        pairs.append(np.full_like(pairs[0], 255))
-    width = min(columns, len(pairs))
-    grid = np.vstack([np.hstack(pairs[start : start + width]) for start in range(0, len(pairs), width)])
+    height = _cell_height([sample.image for sample in samples]) + _CAPTION_PX
+    return _write_grid([_draw_pair(sample, names, conf_thres, height) for sample in samples], path, columns)
+
+
+def _write_grid(cells: list[NDArray[np.uint8]], path: Path, columns: int) -> Path:
+    """Write cells of one size row by row; a last row that is not full ends in white."""
+    while len(cells) % columns and len(cells) > columns:
+        cells.append(np.full_like(cells[0], 255))
+    width = min(columns, len(cells))
+    grid = np.vstack([np.hstack(cells[start : start + width]) for start in range(0, len(cells), width)])
     if not cv2.imwrite(str(path), cv2.cvtColor(grid, cv2.COLOR_RGB2BGR)):
         raise OSError(f"the picture {path} could not be written")
     return path
 
 
-def _draw_pair(sample: Sample, names: Sequence[str], conf_thres: float) -> NDArray[np.uint8]:
+def _draw_pair(sample: Sample, names: Sequence[str], conf_thres: float, height: int) -> NDArray[np.uint8]:
     truth = [(row[1:5], int(row[0]), "") for row in sample.labels]
     found = [(row[:4], int(row[5]), f" {row[4]:.2f}") for row in _shown(sample.detections, conf_thres)]
-    left = _draw_boxes(sample.image, truth, names, f"{Path(sample.path).name}: labels")
-    return np.hstack((left, _draw_boxes(sample.image, found, names, "detections")))
+    left = _draw_boxes(sample.image, truth, names, height, f"{Path(sample.path).name}: labels")
+    return np.hstack((left, _draw_boxes(sample.image, found, names, height, "detections")))
 
 
 def _shown(detections: NDArray[Any], conf_thres: float) -> NDArray[Any]:
@@ -160,20 +240,29 @@ def _shown(detections: NDArray[Any], conf_thres: float) -> NDArray[Any]:
     return best.flip(0).numpy()
 
 
+def _cell_height(images: Iterable[NDArray[np.uint8]]) -> int:
+    """Return how high cells of _CELL_PX must be for images fitted into squares of that side."""
+    sizes_hw: list[tuple[int, int]] = [(image.shape[0], image.shape[1]) for image in images]
+    return max(max(round(_CELL_PX * height / max(height, width)), 1) for height, width in sizes_hw)
+
+
 def _draw_boxes(
     image: NDArray[np.uint8],
     boxes: Sequence[tuple[NDArray[Any], int, str]],
     names: Sequence[str],
-    caption: str,
+    cell_height: int,
+    caption: str | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a square cell with the picture fitted in, RGB."""
+    """Return a cell with the picture fitted in, RGB, a caption below it if there is one."""
     gain = _CELL_PX / max(image.shape[:2])
     height, width = (max(1, round(side * gain)) for side in image.shape[:2])
-    cell = np.full((_CELL_PX, _CELL_PX, 3), 114, np.uint8)
+    cell = np.full((cell_height, _CELL_PX, 3), 114, np.uint8)
     cell[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     for box_xyxy_px, cls, note in boxes:
         draw_box(cell, box_xyxy_px * gain, names, cls, note=note)
-    write(cell, caption if caption.isascii() else "picture: labels", (0, _CELL_PX - 1), CAPTION)
+    if caption is not None:
+        cell[-_CAPTION_PX:] = CAPTION
+        write(cell, caption if caption.isascii() else "picture: labels", (0, cell_height - 1), CAPTION)
     cell[:, -1] = cell[0] = 255
     return cell
 

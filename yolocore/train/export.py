@@ -8,12 +8,23 @@ from __future__ import annotations
 import copy
 import json
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from yolocore.eval.plots import draw_predictions, plot_confusion, plot_curves, plot_epochs
+import numpy as np
+from numpy.typing import NDArray
+
+from yolocore.data.collate import Batch
+from yolocore.eval.plots import (
+    draw_batch,
+    draw_predictions,
+    plot_confusion,
+    plot_curves,
+    plot_epochs,
+    plot_labels,
+)
 from yolocore.eval.validate import Floats, Take, ValidationResult
 from yolocore.model.network import Network
 from yolocore.spec.events import ArtifactSaved, EpochDone
@@ -98,14 +109,27 @@ def text_paths(names: Sequence[str]) -> list[str]:
 
 
 def export_pictures(
-    output: RunFolder, *, result: ValidationResult, rows: Sequence[EpochDone], names: Sequence[str]
+    output: RunFolder,
+    *,
+    result: ValidationResult,
+    rows: Sequence[EpochDone],
+    names: Sequence[str],
+    labels: Sequence[NDArray[Any]],
+    batches: Iterable[Batch],
 ) -> list[ArtifactSaved]:
-    """Draw curves, confusion matrix, losses and predictions, and announce them."""
+    """Draw curves, confusion matrix, losses, predictions and what was trained on, and announce them.
+
+    `labels` are rows (n, 5) `class x y w h`, normalised, of each training image; `batches` the first ones.
+    """
     folder = output.artifacts
     paths = [
         *draw_result(result, names, folder),
         plot_epochs([row.model_dump() for row in rows], folder / "results.png"),
+        plot_labels(np.concatenate(labels), names, folder / "labels.png"),
     ]
+    for number, batch in enumerate(batches):
+        images = batch.images.permute(0, 2, 3, 1).numpy()
+        paths.append(draw_batch(images, batch.targets.numpy(), names, folder / f"train_batch{number}.jpg"))
     return [output.announce_file(path) for path in paths]
 
 

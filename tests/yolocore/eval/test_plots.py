@@ -10,8 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
+from yolocore.eval.annotate import annotate
 from yolocore.eval.metrics import DetectionMetrics, Judged, summarize
-from yolocore.eval.plots import _shown, draw_predictions, plot_confusion, plot_curves, plot_epochs
+from yolocore.eval.plots import (
+    _shown,
+    draw_batch,
+    draw_predictions,
+    plot_confusion,
+    plot_curves,
+    plot_epochs,
+    plot_labels,
+)
 from yolocore.eval.validate import Sample
 
 AWKWARD = ["$x^", "_hidden", "红细胞"]
@@ -73,6 +82,35 @@ def test_predictions(tmp_path: Path, num_samples: int) -> None:
     image = cv2.imread(str(path))
     assert image is not None
     assert image.shape[1] == 640 * min(num_samples, 2)
+    assert image.shape[0] % (round(320 * (56 + 8 * num_samples) / 96) + 16) == 0  # the tallest, and a caption
+
+
+@pytest.mark.parametrize(("num_labels", "num_classes"), [(0, 1), (3, 3), (5000, 40)])
+def test_labels(tmp_path: Path, num_labels: int, num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    boxes = rng.random((num_labels, 4), np.float32)
+    rows = np.column_stack((rng.integers(0, num_classes, num_labels), boxes)).astype(np.float32)
+    assert is_picture(plot_labels(rows, (AWKWARD * 14)[:num_classes], tmp_path / "labels.png"))
+
+
+@pytest.mark.parametrize("num_images", [1, 5, 20])
+def test_a_batch_shows_at_most_sixteen_images_with_their_boxes(tmp_path: Path, num_images: int) -> None:
+    images = np.full((num_images, 64, 64, 3), 128, np.uint8)
+    targets = np.array([[num_images - 1, 0, 0.5, 0.5, 0.5, 0.5], [0, 1, 0.5, 0.5, 0.25, 0.5]], np.float32)
+    path = draw_batch(images, targets, ["a", "b"], tmp_path / "train_batch0.jpg")
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert image.shape == (320 * -(-min(num_images, 16) // 4), 320 * min(num_images, 4), 3)
+    assert abs(int(image[160, 120, 2]) - 230) < 40  # the left side of the orange box
+
+
+def test_boxes_are_drawn_into_a_copy_at_the_size_of_the_picture() -> None:
+    image = np.zeros((900, 1600, 3), np.uint8)
+    rows = np.array([[100, 200, 500, 600, 0.9, 0]], np.float32)
+    drawn = annotate(image, rows, ["a"])
+    assert not image.any() and drawn.shape == image.shape
+    assert drawn[400, 100].tolist() == [178, 114, 0]  # BGR of the first colour
+    assert not drawn[400, 300].any()
 
 
 def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
