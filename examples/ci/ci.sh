@@ -5,7 +5,7 @@
 #
 # TRAINSHED_URL, TRAINSHED_TOKEN  the service
 # TRAINSHED_PACKAGE               what pip installs where `trainshed` is not on the PATH, such as
-#                                 trainshed[api] @ git+https://git.example.com/trainshed.git@v0.1.0
+#                                 trainshed[client] @ git+https://git.example.com/trainshed.git@v0.1.0
 # TRAINSHED_OUT                   folder of reports and artifacts (trainshed-out)
 set -eu
 
