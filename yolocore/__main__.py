@@ -89,7 +89,10 @@ def add_train(commands: Any) -> None:
     train.add_argument("--threads", type=int, help="CPU threads of one operation")
     train.add_argument("--workers", type=int, default=1, help="loader threads")
     train.add_argument(
-        "--cache", choices=get_args(CacheName), default="none", help="where resized images stay"
+        "--cache",
+        choices=get_args(CacheName),
+        default="ram",
+        help="where resized images stay (default ram; what does not fit goes to disk, or nowhere)",
     )
     train.add_argument(
         "--compile", action="store_true", help="compile the network first: minutes, meant for GPUs"

@@ -17,6 +17,7 @@ from yolocore.__main__ import (
     main,
     read_architecture,
     read_config,
+    read_settings,
     run_folder,
 )
 from yolocore.errors import ArchitectureError, CheckpointError, ConfigError
@@ -115,6 +116,13 @@ def test_the_newest_checkpoint_is_the_one_written_last(
 def test_scores_need_the_texts(data_yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(data_yaml, tmp_path / "out", "--save-conf")) == 1
     assert "--save-txt" in capsys.readouterr().err
+
+
+def test_images_stay_in_memory_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
+    options = build_parser().parse_args(["train", "--data=d"])
+    settings = read_settings(options, tmp_path)
+    assert (settings.cache, settings.cache_dir) == ("ram", tmp_path / "cache")
+    assert settings.onnx and settings.pictures
 
 
 def test_any_setting_can_be_given() -> None:

@@ -52,9 +52,7 @@ class RunSettings:
         device = "cpu" if hints.device == "cpu" else self.device
         onnx = self.onnx and hints.onnx
         compiles = self.compile if hints.compile is None else hints.compile
-        return replace(
-            self, device=device, loader_threads=workers, cache=cache, onnx=onnx, compile=compiles
-        )
+        return replace(self, device=device, loader_threads=workers, cache=cache, onnx=onnx, compile=compiles)
 
 
 @dataclass(frozen=True)
