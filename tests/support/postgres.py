@@ -136,10 +136,14 @@ class PostgresServer:
         finally:
             self._process = None
 
-    def new_database(self, name: str) -> str:
-        """Make an empty database and return its URL."""
-        self._execute(f"CREATE DATABASE {name}")
+    def new_database(self, name: str, *, template: str = "template1") -> str:
+        """Make a database, empty or like another that nobody is connected to, and return its URL."""
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, cutting its connections."""
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def close(self) -> None:
         """Stop the server and remove its data."""

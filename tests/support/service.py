@@ -32,6 +32,7 @@ from api.jobs.service import JobService
 from api.server import make_server
 from api.weights.service import WeightsService
 from tests.support.books import short_settings
+from tests.support.stores import own_database
 from yolocore.spec.zoo import zoo_text
 
 ZIP_HEAD = b"PK\x03\x04" + b"\0" * 60
@@ -134,14 +135,16 @@ def _migrated_book() -> Path:
 @contextlib.contextmanager
 def new_world(folder: Path, redis_url: str = NOWHERE, **settings: Any) -> Iterator[World]:
     """Migrate a book in a folder and make a token."""
-    made = short_settings(folder / "data", redis_url, **settings)
-    made.data_dir.mkdir(parents=True)
-    shutil.copyfile(_migrated_book(), made.data_dir / "book.sqlite3")
-    store = open_store(made)
-    try:
-        yield World(made, store, TokenBook(store).create("local", label="test").secret)
-    finally:
-        store.close()
+    with own_database() as place:
+        made = short_settings(folder / "data", redis_url, **place, **settings)
+        made.data_dir.mkdir(parents=True)
+        if not place:
+            shutil.copyfile(_migrated_book(), made.data_dir / "book.sqlite3")
+        store = open_store(made)
+        try:
+            yield World(made, store, TokenBook(store).create("local", label="test").secret)
+        finally:
+            store.close()
 
 
 @contextlib.contextmanager

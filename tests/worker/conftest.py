@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.books import Books, make_books, short_settings
+from tests.support.stores import own_database
 from tests.support.valkey import ValkeyProcess, running_valkey
 from worker.fleet import SlotSpec
 from worker.tasks import WorkerSlot
@@ -31,9 +32,10 @@ def valkey(valkey_server: ValkeyProcess) -> ValkeyProcess:
 
 @pytest.fixture
 def books(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Books]:
-    made = make_books(short_settings(tmp_path / "data", valkey.url))
-    yield made
-    made.store.close()
+    with own_database() as place:
+        made = make_books(short_settings(tmp_path / "data", valkey.url, **place))
+        yield made
+        made.store.close()
 
 
 @pytest.fixture

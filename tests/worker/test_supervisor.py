@@ -20,6 +20,7 @@ from api.domain.records import Job, JobStatus, NewJob
 from api.domain.runs import RunBook
 from api.domain.store import Store, make_engine
 from tests.support.books import Books, until
+from tests.support.stores import on_postgres
 from tests.support.valkey import ValkeyProcess
 from tests.worker.conftest import FAKE_CHILD, MakeSlot
 from worker.cache import DatasetCache, DatasetFiles
@@ -473,6 +474,7 @@ def test_draining_gives_the_job_back_without_blame(books: Books, make_slot: Make
     assert train_next(slot) is False
 
 
+@pytest.mark.skipif(on_postgres(), reason="locks the whole database, as only SQLite does")
 def test_a_database_away_delays_rows_and_nothing_else(books: Books, make_slot: MakeSlot) -> None:
     impatient = Store(make_engine(books.settings.sql_url, busy_timeout_s=0.05))
     slot = make_slot("--batch-s", "0.02", "--hold-at", "2")
