@@ -9,10 +9,10 @@ TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 NOT_NOW := not docker and not gpu and not bench
 PEER := .cache/bench-peer
 
-.PHONY: demo up test test-all chaos fuzz check bench bench-peer gpu-check clean help
+.PHONY: demo up test test-all test-postgres docker-test chaos fuzz check bench bench-peer gpu-check clean help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 demo: $(VENV)/.demo $(NODE_MODULES)/.ready  ## train a small YOLOv5 on handwriting through the whole service
 	@$(PY) -m examples.demo
@@ -33,6 +33,13 @@ test-all: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the gate and the slow tests
 
 chaos: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the fault tests, slow ones too, with a closing table of figures
 	@$(TEST_ENV) .ci/steps chaos -m "$(NOT_NOW)"
+
+test-postgres: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the tests of API and worker with their books in PostgreSQL
+	@$(TEST_ENV) TRAINSHED_TEST_STORE=postgresql TRAINSHED_REQUIRE=postgres \
+		.ci/steps pytest -m "not slow and $(NOT_NOW)" tests/api tests/worker
+
+docker-test: $(VENV)/.dev  ## build and run the service in containers: trains, breaks, backs up, restores (docs/deploy.md)
+	@TRAINSHED_REQUIRE=docker .ci/steps pytest -s -m docker tests/deploy
 
 fuzz: $(VENV)/.dev  ## the parsers of what users send, a minute each, guided by coverage (on demand)
 	@$(PIP) -e '.[fuzz]'
