@@ -1,8 +1,8 @@
 """What training costs beside another trainer, `ultralytics`: two programs that take turns by the epoch.
 
-Its yolov5n is not ours: the same backbone with another head, which takes more operations. Each figure says
-so, and how many. It needs the environment of `make bench-peer`, and only looks at what the programs of
-`peer_run` tell.
+Its yolov5n is not ours: the same backbone with another head, which takes more operations. The figures of the
+training loop say how many, and what the ratio is for an operation. It needs the environment of
+`make bench-peer`, and only looks at what the programs of `peer_run` tell.
 """
 
 from __future__ import annotations
