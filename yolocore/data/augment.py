@@ -63,38 +63,41 @@ def apply_hsv(image: ImageArray, factors: tuple[float, float, float]) -> ImageAr
     return as_image(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
 
 
-def jitter_hsv(
-    image: ImageArray, factors: tuple[float, float, float], spare: ImageArray, out: ImageArray
-) -> None:
-    """Write what `apply_hsv` makes of a BGR picture into `out`, as RGB and without a table where it can be.
+class HsvJitter:
+    """`apply_hsv` for one draw of factors, into given memory, as RGB, and without a table where it can be."""
 
-    `spare` is overwritten; it may be the picture itself. All have the same shape.
-    """
-    table = _hsv_table(factors)
-    # Rounding half a level less is truncation, but for the few factors whose products are nearly whole. Hue
-    # may run on past 180: OpenCV takes it as the next turn.
-    scale = np.array([[*row, _DOWN] for row in np.diag(factors)])
-    levels = as_image(cv2.transform(_LEVELS, scale))
-    levels[..., 0] %= 180
-    cv2.cvtColor(image, cv2.COLOR_BGR2HSV, dst=out)
-    if np.array_equal(levels[:, :180], table[:, :180]) and np.array_equal(levels[..., 1:], table[..., 1:]):
-        cv2.transform(out, scale, dst=spare)
-    else:
-        cv2.LUT(out, table, dst=spare)
-    cv2.cvtColor(spare, cv2.COLOR_HSV2RGB, dst=out)
+    def __init__(self, factors: tuple[float, float, float]) -> None:
+        self._table = _hsv_table(factors)
+        # Rounding half a level less is truncation, but for the few factors whose products are nearly whole.
+        # Hue may run on past 180: OpenCV takes it as the next turn.
+        self._scale = np.zeros((3, 4))
+        self._scale[(0, 1, 2), (0, 1, 2)] = factors
+        self._scale[:, 3] = _DOWN
+        levels = as_image(cv2.transform(_LEVELS, self._scale))
+        levels[..., 0] %= 180
+        off = levels != self._table
+        off[:, 180:, 0] = False
+        self._rounds = not off.any()
 
+    def apply(self, image: ImageArray, spare: ImageArray, out: ImageArray) -> None:
+        """Write a BGR picture as RGB into `out`; `spare` is overwritten and may be the picture itself."""
+        cv2.cvtColor(image, cv2.COLOR_BGR2HSV, dst=out)
+        if self._rounds:
+            cv2.transform(out, self._scale, dst=spare)
+        else:
+            cv2.LUT(out, self._table, dst=spare)
+        cv2.cvtColor(spare, cv2.COLOR_HSV2RGB, dst=out)
 
-def jitter_grey(level: int, factors: tuple[float, float, float]) -> int:
-    """Return the level that `apply_hsv` makes of a grey one: only its value changes."""
-    return int(min(max(level * factors[2], 0.0), 255.0))
+    def grey(self, level: int) -> int:
+        """Return the level that a grey one becomes: only its value changes."""
+        return int(self._table[0, level, 2])
 
 
 def _hsv_table(factors: tuple[float, float, float]) -> ImageArray:
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((1, 256, 3), dtype=np.uint8)
     table[0, :, 0] = (levels * factors[0]) % 180
-    table[0, :, 1] = np.clip(levels * factors[1], 0, 255)
-    table[0, :, 2] = np.clip(levels * factors[2], 0, 255)
+    table[0, :, 1:] = np.minimum(levels[:, None] * factors[1:], 255)
     return table
 
 

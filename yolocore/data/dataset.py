@@ -17,7 +17,7 @@ import numpy.typing as npt
 from yolocore.data import augment as aug
 from yolocore.data.augment import AugmentConfig
 from yolocore.data.collate import ImageShape, Item
-from yolocore.data.draws import generator
+from yolocore.data.draws import Generators
 from yolocore.data.files import Sample
 from yolocore.data.geometry import (
     FloatArray,
@@ -32,7 +32,7 @@ from yolocore.data.geometry import (
 )
 from yolocore.data.images import ImageStore
 from yolocore.data.letterbox import apply_letterbox, plan_letterbox
-from yolocore.data.mosaic import Tile, draw_mosaic, place_tiles, render, tile_polygon, tile_rows, whole
+from yolocore.data.mosaic import Tile, draw_mosaic, place_tiles, render, rows_on_canvas, tile_polygon, whole
 from yolocore.data.pixels import FILL, ImageArray
 from yolocore.data.rect import RectPlan, plan_rectangles, plan_squares
 from yolocore.data.scratch import Scratch
@@ -96,6 +96,7 @@ class TrainSamples:
         self.renderer = renderer
         self._outlines = any(sample.has_polygons for sample in samples)
         self._scratch = Scratch()
+        self._generators = Generators()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -171,11 +172,12 @@ class TrainSamples:
         if not self.augment.colours:
             cv2.cvtColor(view, cv2.COLOR_BGR2RGB, dst=slot)
             return
-        factors = self._hsv(epoch, position)
-        slot.fill(aug.jitter_grey(FILL, factors))
+        jitter = aug.HsvJitter(self._hsv(epoch, position))
+        if sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in regions) < slot.shape[0] * slot.shape[1]:
+            slot.fill(jitter.grey(FILL))
         for x1, y1, x2, y2 in regions:
             part = view[y1:y2, x1:x2]
-            aug.jitter_hsv(part, factors, part, slot[y1:y2, x1:x2])
+            jitter.apply(part, part, slot[y1:y2, x1:x2])
 
     def _hsv(self, epoch: int, position: int) -> tuple[float, float, float]:
         strength = self.augment.hsv_h, self.augment.hsv_s, self.augment.hsv_v
@@ -189,7 +191,7 @@ class TrainSamples:
         return self.samples[index].name or str(self.samples[index].path)
 
     def _rng(self, epoch: int, position: int, purpose: str) -> np.random.Generator:
-        return generator(self.seed, epoch, position, purpose)
+        return self._generators.at(self.seed, epoch, position, purpose)
 
     def _scenes(self, epoch: int, position: int, index: int, pool: Pool) -> tuple[list[_Scene], float | None]:
         """Return what an item shows, and if a second mosaic is blended in, the share of the first."""
@@ -224,8 +226,8 @@ class TrainSamples:
         layout = draw_mosaic(rng, index, len(self.samples), side, pool)
         tiles = place_tiles([self.store.get(i) for i in layout.indices], layout.centre_yx, side)
         members = [self.samples[i] for i in layout.indices]
-        placed = [tile_rows(tile, sample.rows, 2 * side) for tile, sample in zip(tiles, members, strict=True)]
-        rows, counts = np.concatenate(placed), [len(part) for part in placed]
+        rows = rows_on_canvas(tiles, [sample.rows for sample in members], 2 * side)
+        counts = [len(sample.rows) for sample in members]
         outlines: list[FloatArray | None] | None = None
         if self._outlines:
             outlines = [

@@ -7,6 +7,7 @@ would have drawn. It knows nothing of images.
 
 from __future__ import annotations
 
+import threading
 import zlib
 
 import numpy as np
@@ -22,6 +23,29 @@ def generator(seed: int, epoch: int, position: int, purpose: str) -> np.random.G
     key = np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)
     counter = np.array([0, position, epoch, 0], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
+
+
+class Generators(threading.local):
+    """The same draws from generators that each thread keeps: making one costs far more than a few draws."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, np.random.Generator] = {}
+
+    def at(self, seed: int, epoch: int, position: int, purpose: str) -> np.random.Generator:
+        """Return the generator of one purpose as `generator` does, good until that is asked for again."""
+        kept = self._kept.get(purpose)
+        if kept is None:
+            kept = self._kept[purpose] = generator(seed, epoch, position, purpose)
+            return kept
+        kept.bit_generator.state = {
+            "bit_generator": "Philox",
+            "state": {"counter": (0, position, epoch, 0), "key": (seed, zlib.crc32(purpose.encode()))},
+            "buffer": (0, 0, 0, 0),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        return kept
 
 
 def epoch_order(seed: int, epoch: int, count: int, *, shuffle: bool = True) -> npt.NDArray[np.int64]:

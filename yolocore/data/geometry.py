@@ -149,9 +149,14 @@ def _map_polygon(polygon: FloatArray, matrix: Matrix, out_hw: tuple[int, int]) -
 
 
 def xywh_norm_to_xyxy_px(
-    rows: FloatArray, scale_wh: tuple[float, float], offset_xy: tuple[float, float]
+    rows: FloatArray,
+    scale_wh: tuple[float, float] | tuple[FloatArray, FloatArray],
+    offset_xy: tuple[float, float] | tuple[FloatArray, FloatArray],
 ) -> FloatArray:
-    """Turn rows `class x y w h` (normalised) into `class x1 y1 x2 y2` in pixels, moved by an offset."""
+    """Turn rows `class x y w h` (normalised) into `class x1 y1 x2 y2` in pixels, moved by an offset.
+
+    Scale and offset are the same for all rows, or arrays with one for each.
+    """
     result = rows.copy()
     for axis in (0, 1):
         centre, size = rows[:, 1 + axis], rows[:, 3 + axis]

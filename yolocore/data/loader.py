@@ -22,6 +22,7 @@ from yolocore.data.order import Shares
 from yolocore.data.pixels import ImageArray
 from yolocore.data.place import MultiScale
 from yolocore.data.prefetch import Prefetcher
+from yolocore.data.scratch import Slots
 from yolocore.data.weights import class_counts, class_weights, image_weights, weighted_order
 from yolocore.errors import ConfigError
 
@@ -86,6 +87,7 @@ class TrainLoader:
         self._scales = scales
         self._quad = quad
         self._weigh = weigh
+        self._memory = Slots()
         self._order = None if weigh else _order(samples, seed, shuffle=shuffle)
         depth = prefetch or 2 + num_threads
         self._prefetcher = Prefetcher(self._build, num_threads=num_threads, depth=depth)
@@ -162,7 +164,7 @@ class TrainLoader:
 
     def _slots(self, positions: range) -> ImageArray:
         """Return the memory of a batch, (B, H, W, 3), for its pictures to be drawn into."""
-        return np.empty((len(positions), *self.samples.shape_hw(positions.start), 3), dtype=np.uint8)
+        return self._memory.take((len(positions), *self.samples.shape_hw(positions.start), 3))
 
     def _items(self, epoch: int, positions: range, slots: ImageArray | None) -> list[Item]:
         assert self._order is not None, "set_class_maps comes first"

@@ -73,9 +73,21 @@ def place_tiles(images: Sequence[ImageArray], centre_yx: tuple[int, int], side: 
 
 def tile_rows(tile: Tile, rows: FloatArray, canvas_side: int) -> FloatArray:
     """Return a tile's rows `class x1 y1 x2 y2` in canvas pixels, clipped to the canvas."""
-    height, width = tile.image.shape[:2]
-    placed = xywh_norm_to_xyxy_px(rows, (width, height), tile.offset_xy)
-    placed[:, 1:] = placed[:, 1:].clip(0, canvas_side)
+    return rows_on_canvas([tile], [rows], canvas_side)
+
+
+def rows_on_canvas(tiles: Sequence[Tile], rows: Sequence[FloatArray], canvas_side: int) -> FloatArray:
+    """Return all rows of the tiles as `class x1 y1 x2 y2` in canvas pixels, clipped to the canvas.
+
+    `rows` are each tile's, `class x y w h` normalised to its picture; so is their order.
+    """
+    counts = [len(part) for part in rows]
+    places = np.array(
+        [(tile.image.shape[1], tile.image.shape[0], *tile.offset_xy) for tile in tiles], dtype=np.float32
+    )
+    width, height, x, y = np.repeat(places, counts, axis=0).T
+    placed = xywh_norm_to_xyxy_px(np.concatenate(rows), (width, height), (x, y))
+    np.clip(placed[:, 1:], 0, canvas_side, out=placed[:, 1:])
     return placed
 
 

@@ -1,12 +1,14 @@
-"""Arrays that each loader thread keeps from picture to picture, so that none is allocated for a picture.
+"""Memory that is used again: a thread's from picture to picture, a batch's once the batch is gone.
 
-What lies in one is worth something only until the same thread asks for it again. It knows nothing of what is
+Fresh memory costs its first touch, which threads cannot do at the same time. It knows nothing of what is
 drawn in it.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,4 +26,27 @@ class Scratch(threading.local):
         array = self._arrays.get(name)
         if array is None or array.shape[:2] != hw:
             array = self._arrays[name] = np.empty((*hw, 3), dtype=np.uint8)
+        return array
+
+
+class Slots:
+    """Memory of batches, taken back when the last array and tensor made of a batch's own is gone."""
+
+    def __init__(self) -> None:
+        self._free: list[ImageArray] = []
+
+    def take(self, shape: Sequence[int]) -> ImageArray:
+        """Return an array of a shape with whatever was left in it.
+
+        A tensor made of it keeps it from being given out again; numpy's views of it do not.
+        """
+        num_bytes = int(np.prod(shape))
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(num_bytes, dtype=np.uint8)
+        if len(memory) < num_bytes:
+            memory = np.empty(num_bytes, dtype=np.uint8)
+        array = memory[:num_bytes].reshape(shape)
+        weakref.finalize(array, self._free.append, memory).atexit = False
         return array

@@ -7,6 +7,7 @@ import pytest
 
 from yolocore.data.augment import (
     AugmentConfig,
+    HsvJitter,
     apply_copy_paste,
     apply_flips,
     apply_hsv,
@@ -16,8 +17,6 @@ from yolocore.data.augment import (
     draw_hsv,
     draw_mixup,
     flip_in_place,
-    jitter_grey,
-    jitter_hsv,
 )
 
 
@@ -72,7 +71,7 @@ def test_colours_without_a_table_are_those_of_the_table() -> None:
     means = []
     for factors in drawn + nearly_whole:
         frame, spare = np.zeros((160, 161, 3), np.uint8), np.empty((200, 170, 3), np.uint8)[:160, :161]
-        jitter_hsv(image, factors, spare, frame)
+        HsvJitter(factors).apply(image, spare, frame)
         off = np.abs(frame[..., ::-1].astype(int) - apply_hsv(image, factors))
         assert off.max() <= 8
         means.append(off.mean())
@@ -85,7 +84,7 @@ def test_a_grey_level_is_jittered_alone_as_in_a_picture() -> None:
     for level in range(0, 256, 3):
         factors = draw_hsv(rng, 0.015, 0.7, 0.4)
         grey = np.full((1, 1, 3), level, np.uint8)
-        assert apply_hsv(grey, factors).ravel().tolist() == [jitter_grey(level, factors)] * 3
+        assert apply_hsv(grey, factors).ravel().tolist() == [HsvJitter(factors).grey(level)] * 3
 
 
 @pytest.mark.parametrize(

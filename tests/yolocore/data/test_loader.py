@@ -12,15 +12,16 @@ import torch
 from tests.yolocore.data.conftest import MakeSamples
 from yolocore.data.augment import AugmentConfig
 from yolocore.data.collate import Batch
-from yolocore.data.dataset import TrainSamples, ValSamples
+from yolocore.data.dataset import Renderer, TrainSamples, ValSamples
 from yolocore.data.files import Sample
 from yolocore.data.images import ImageStore
 from yolocore.data.loader import TrainLoader, ValLoader
 from yolocore.errors import DatasetError
 
 
-def train_samples(samples: list[Sample]) -> TrainSamples:
-    return TrainSamples(samples, ImageStore(samples, 32), 32, AugmentConfig(), seed=1)
+def train_samples(samples: list[Sample], renderer: Renderer = "exact") -> TrainSamples:
+    config = AugmentConfig(mosaic=0.8, mixup=0.3) if renderer == "fast" else AugmentConfig()
+    return TrainSamples(samples, ImageStore(samples, 32), 32, config, seed=1, renderer=renderer)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -44,8 +45,9 @@ def loader_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
-def test_threads_do_not_change_the_batches(make_samples: MakeSamples) -> None:
-    samples = train_samples(make_samples(10))
+@pytest.mark.parametrize("renderer", ["exact", "fast"])
+def test_threads_do_not_change_the_batches(make_samples: MakeSamples, renderer: Renderer) -> None:
+    samples = train_samples(make_samples(10), renderer)
     runs = []
     for num_threads in (0, 1, 3):
         with TrainLoader(samples, 4, seed=1, num_threads=num_threads) as loader:
@@ -60,6 +62,25 @@ def test_threads_do_not_change_the_batches(make_samples: MakeSamples) -> None:
     )
     assert [batch.paths for batch in runs[0][:3]] != [batch.paths for batch in runs[0][3:6]]
     assert loader_threads() == []
+
+
+def test_batches_are_the_same_in_fresh_memory_and_in_used(make_samples: MakeSamples) -> None:
+    samples = train_samples(make_samples(10), "fast")
+    with TrainLoader(samples, 4, seed=1, num_threads=3) as loader:
+        kept = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+        for _ in range(2):
+            places = set()
+            for epoch in range(3):
+                for number, batch in enumerate(loader.epoch(epoch)):
+                    assert same(batch, kept[3 * epoch + number])
+                    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+                    places.add(batch.images.data_ptr())
+    assert len(places) < 9
+    for batch in kept:
+        for number, position in enumerate(batch.positions):
+            index = next(i for i, s in enumerate(samples.samples) if s.name == batch.paths[number])
+            item = samples.item(batch.epoch, position, index)
+            np.testing.assert_array_equal(batch.images[number].permute(1, 2, 0), item.image[..., ::-1])
 
 
 def test_a_resumed_loader_gives_what_would_have_come(make_samples: MakeSamples) -> None:
