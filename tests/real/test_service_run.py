@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from yolocore.data.collate import collate
 from yolocore.data.dataset import ValSamples
 from yolocore.data.files import scan_yolo_folder
 from yolocore.data.images import ImageStore
+from yolocore.detector import load_detector
 from yolocore.loss.detection import DetectionLoss, scale_gains, to_tensors
 from yolocore.model.build import build_network
 from yolocore.model.network import Network
@@ -60,6 +62,7 @@ class Trained:
     epochs: list[dict[str, Any]]
     delivered: dict[str, Any]
     final: Snapshot
+    downloads: Path
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         final = load_checkpoint(stack.folder / "jobs" / job / json.loads(pointer)["path"])
     finally:
         stack.end()
-    yield Trained(data_yaml, parse_config(CONFIG), epochs, delivered, final)
+    yield Trained(data_yaml, parse_config(CONFIG), epochs, delivered, final, root)
 
 
 def run_job(client: Client, root: Path) -> tuple[str, dict[str, Any]]:
@@ -89,8 +92,10 @@ def run_job(client: Client, root: Path) -> tuple[str, dict[str, Any]]:
     architecture = client.push_architecture(TINY_MODEL, "tiny")
     job = client.submit({"dataset": dataset.id, "architecture": architecture.id, "config": CONFIG})
     assert client.wait_for_job(job.id, timeout_s=120).status == "succeeded"
-    (last,) = [artifact for artifact in client.artifacts(job.id) if artifact.name == "last.pt"]
-    content = torch.load(client.download(job.id, last, root / "last.pt"), weights_only=True)
+    found = {artifact.name: artifact for artifact in client.artifacts(job.id)}
+    for name in ("best.pt", "best.onnx", "best.onnx.json"):
+        client.download(job.id, found[name], root / name)
+    content = torch.load(client.download(job.id, found["last.pt"], root / "last.pt"), weights_only=True)
     return job.id, dict(content)
 
 
@@ -173,3 +178,16 @@ def test_what_is_delivered_is_what_was_trained(trained: Trained) -> None:
     assert delivered.keys() == trained.final.ema.keys()
     for name, tensor in trained.final.ema.items():
         assert torch.equal(delivered[name], tensor.to(delivered[name].dtype)), name
+
+
+def test_the_onnx_file_of_a_job_computes_what_its_best_weights_do(trained: Trained) -> None:
+    detector = load_detector(trained.downloads / "best.pt")
+    images = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = detector.network(images)[0].numpy()
+    session = onnxruntime.InferenceSession(str(trained.downloads / "best.onnx"))
+    (given,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-2)
+    report = json.loads((trained.downloads / "best.onnx.json").read_text())
+    assert [item["ok"] for item in report["comparisons"]] == [True] * 3
+    assert json.loads(report["metadata"]["names"]) == dict(zip("01", NAMES, strict=True))

@@ -104,6 +104,11 @@ def test_a_video_and_one_that_is_cut_off(
     assert shapes == [(64, 96, 3)] * 5
     assert abs(drawn.get(cv2.CAP_PROP_FPS) - 10) < 0.1
 
+    half = video.read_bytes()[: video.stat().st_size // 2]
+    (tmp_path / "half.avi").write_bytes(half)
+    assert predict(finished, tmp_path / "half.avi", tmp_path / "half", "--no-pictures") == 1
+    assert "VIDEO_TRUNCATED" in capsys.readouterr().err and lines(tmp_path / "half")
+
     (tmp_path / "broken.avi").write_bytes(b"RIFF no video")
     assert predict(finished, tmp_path / "broken.avi", tmp_path / "none") == 1
     assert "VIDEO_UNREADABLE" in capsys.readouterr().err
