@@ -97,8 +97,8 @@ def _start_figure(courses: list[Course]) -> Figure:
         median(part) for part in zip(*(c.parts_s for c in courses), strict=True)
     )
     how = (
-        f"median of {len(courses)} starts on a worker that was at rest, {spread(seconds, 1)} s; until the trainer runs {child:.1f}, "
-        f"it has loaded {loaded:.1f}, first batch {trained:.1f}, delivery {delivered:.1f} s"
+        f"median of {len(courses)} starts on a worker that was at rest, {spread(seconds, 1)} s; "
+        f"until the trainer runs {child:.1f}, it has loaded {loaded:.1f}, first batch {trained:.1f}, delivery {delivered:.1f} s"
     )
     return Figure(
         "submit to first batch event", median(seconds), f"{median(seconds):.1f} s", START_BOUND, how
