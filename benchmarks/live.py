@@ -98,7 +98,8 @@ def _start_figure(courses: list[Course]) -> Figure:
     )
     how = (
         f"median of {len(courses)} starts on a worker that was at rest, {spread(seconds, 1)} s; "
-        f"until the trainer runs {child:.1f}, it has loaded {loaded:.1f}, first batch {trained:.1f}, delivery {delivered:.1f} s"
+        f"until the trainer runs {child:.1f}, it has loaded {loaded:.1f}, first batch {trained:.1f}, "
+        f"delivery {delivered:.1f} s"
     )
     return Figure(
         "submit to first batch event", median(seconds), f"{median(seconds):.1f} s", START_BOUND, how
