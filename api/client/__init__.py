@@ -1,8 +1,9 @@
-"""A typed, blocking client of the service's HTTP interface, for scripts, pipelines and the command line.
+"""A typed client of the service's HTTP interface, blocking or for asyncio, for scripts and the command line.
 
 It shares no code with the server: it knows addresses, JSON and event streams, and nothing of SQL or queues.
 """
 
+from api.client.aio import AsyncClient
 from api.client.errors import (
     ApiError,
     ClientError,
@@ -30,6 +31,7 @@ __all__ = [
     "ApiError",
     "Architecture",
     "Artifact",
+    "AsyncClient",
     "Attempt",
     "Client",
     "ClientError",

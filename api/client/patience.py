@@ -46,10 +46,15 @@ class Patience:
             if self.is_over:
                 raise
 
-    def pause(self, deadline: float | None = None) -> None:
-        """Wait before the next attempt, not beyond `deadline` (of `time.monotonic`)."""
-        time.sleep(self._pause_s if deadline is None else max(0.0, min(self._pause_s, time_left(deadline))))
+    def next_pause_s(self, deadline: float | None = None) -> float:
+        """Return how long to wait before the next attempt, not beyond `deadline` (of `time.monotonic`)."""
+        pause_s = self._pause_s if deadline is None else max(0.0, min(self._pause_s, time_left(deadline)))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        return pause_s
+
+    def pause(self, deadline: float | None = None) -> None:
+        """Wait before the next attempt."""
+        time.sleep(self.next_pause_s(deadline))
 
 
 def deadline_in(timeout_s: float | None) -> float | None:

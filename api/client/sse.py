@@ -15,25 +15,41 @@ class Message:
     id: str | None
 
 
-def messages(lines: Iterable[str]) -> Iterator[Message]:
-    """Yield the messages of a stream of lines without their ends.
+class Reader:
+    """Takes a stream line by line, without their ends.
 
     Comments and unknown fields are skipped; a message that is cut off by the end of the stream is dropped, as
     the standard asks.
     """
-    event, data = "", list[str]()
-    own_id: str | None = None
-    for line in lines:
+
+    def __init__(self) -> None:
+        self._event = ""
+        self._data: list[str] = []
+        self._id: str | None = None
+
+    def feed(self, line: str) -> Message | None:
+        """Take a line; return the message that it ends, if it does."""
         if not line:
-            if data:
-                yield Message(event or "message", "\n".join(data), own_id)
-            event, data, own_id = "", [], None
-            continue
+            return self._end()
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
-            event = value
+            self._event = value
         elif name == "data":
-            data.append(value)
+            self._data.append(value)
         elif name == "id" and "\0" not in value:
-            own_id = value
+            self._id = value
+        return None
+
+    def _end(self) -> Message | None:
+        found = Message(self._event or "message", "\n".join(self._data), self._id) if self._data else None
+        self._event, self._data, self._id = "", [], None
+        return found
+
+
+def messages(lines: Iterable[str]) -> Iterator[Message]:
+    """Yield the messages of a stream of lines without their ends."""
+    reader = Reader()
+    for line in lines:
+        if (found := reader.feed(line)) is not None:
+            yield found
