@@ -1,7 +1,7 @@
 """The parts of one run, each built from its part of the configuration: loaders, loss, schedule, loop.
 
-Beside `run.py` the only file that sees the whole configuration. It must not know the order of a run's acts,
-nor where wishes come from.
+Beside `run.py` and what starts from weights, which carry one along, the only file that sees the whole
+configuration. It must not know the order of a run's acts, nor where wishes come from.
 """
 
 from __future__ import annotations
