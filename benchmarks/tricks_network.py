@@ -116,7 +116,7 @@ def precision(sizes: Sizes) -> list[Compared]:
     names: Sequence[PrecisionName] = ("bf16", "fp16")
     for name in names:
         on_s, off_s = in_turn(few, Step(sizes, precision=name), Step(sizes))
-        found.append(Compared("precision", f"{name} on this CPU", "fp32", sizes.step, on_s, off_s))
+        found.append(Compared("mixed precision", f"{name} on this CPU", "fp32", sizes.step, on_s, off_s))
     return found
 
 
@@ -153,7 +153,7 @@ def average(sizes: Sizes) -> list[Compared]:
     ema, other = Ema(network), TextbookEma(network)
     off: Callable[[], Any] = lambda: other.update(network)  # noqa: E731
     what = "one update, yolov5n"
-    return [_compared(sizes, "average", "lists made once", "entry by entry", what, ema.update, off, times=5)]
+    return [_compared(sizes, "EMA", "lists made once", "entry by entry", what, ema.update, off, times=5)]
 
 
 def optimizer(sizes: Sizes) -> list[Compared]:
