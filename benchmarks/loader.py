@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from benchmarks.bench import Bench, ask
@@ -10,6 +11,7 @@ from benchmarks.photographs import photographs
 from benchmarks.stats import Figure, median, ratio_figure, targets
 
 CACHES = {"ram": "images in memory", "none": "no cache"}
+RENDERERS = {"ours": "", "fast": ", augment=fast"}
 # Targets are set for 640 pixels; at 320 the ratios are for information.
 AIMS = {(640, "ram"): targets(2.2, 2.75, 5.5), (640, "none"): targets(3.4, 4, 9)}
 THREADS_FLOOR, THREADS_AIMS = targets(1.6, 1.85, 1.95)
@@ -31,14 +33,14 @@ def figures(found: Mapping[str, Any], imgsz: int, described: str) -> list[Figure
     """Return the figures of one size of what the program found."""
     seconds, images = found["seconds"], found["images"]
     made = []
-    for cache, words in CACHES.items():
-        ours, textbook = seconds[f"ours {cache}"], seconds[f"textbook {cache}"]
+    for (cache, words), (renderer, note) in product(CACHES.items(), RENDERERS.items()):
+        ours, textbook = seconds[f"{renderer} {cache}"], seconds[f"textbook {cache}"]
         bound, aims = AIMS.get((imgsz, cache), (None, "no target at this size"))
         how = (
             f"{images / median(ours):.0f} against {images / median(textbook):.0f} images a processor second, "
             f"targets matched in ours; {described}; {aims}"
         )
-        name = f"loader, {imgsz} pixels, {words}, textbook / ours"
+        name = f"loader, {imgsz} pixels, {words}{note}, textbook / ours"
         made.append(ratio_figure(name, ours, textbook, bound, how))
     one, two = seconds["threads 1"], seconds["threads 2"]
     speeds = f"{images / median(two):.0f} against {images / median(one):.0f} images/s of wall time"

@@ -33,17 +33,26 @@ def our_loader(data: Data, imgsz: int, batch: int, cache: CacheName, threads: in
     return parts.wiring.train_loader(None)
 
 
+def fast_loader(data: Data, imgsz: int, batch: int, cache: CacheName) -> TrainLoader:
+    """Return the same with `augment=fast`."""
+    loader = our_loader(data, imgsz, batch, cache)
+    loader.samples.renderer = "fast"
+    return loader
+
+
 def time_loaders(data: Data, pairs: int, imgsz: int, batches: int) -> dict[str, Any]:
-    """Return processor seconds of the four loaders and wall seconds by threads, without the first turn."""
+    """Return processor seconds of the six loaders and wall seconds by threads, without the first turn."""
     batch = min(BATCH, len(data.train))
     seconds: dict[str, list[float]] = defaultdict(list)
     caches: tuple[CacheName, ...] = ("none", "ram")
     loaders = {cache: our_loader(data, imgsz, batch, cache) for cache in caches}
+    fast = {cache: fast_loader(data, imgsz, batch, cache) for cache in caches}
     textbooks = {cache: TextbookData(data.train, imgsz, cached=cache == "ram") for cache in caches}
     for turn in range(pairs + 1):
         for cache in caches:
             for name, take in (
                 (f"ours {cache}", partial(_take, loaders[cache], turn, batches)),
+                (f"fast {cache}", partial(_take, fast[cache], turn, batches)),
                 (f"textbook {cache}", partial(_make, textbooks[cache], batch, batches)),
             ):
                 began = time.process_time()
