@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ SERVICES = ("postgres", "redis", "api", "ingest", "worker")
 OWN = ("api", "ingest", "worker")
 RUN_S = 240.0
 PATIENCE_S = 1800.0
+SEEN_S = 30.0
 CONFIG = {"imgsz": 160, "batch": 8, "save_period": -1}
 
 
@@ -127,8 +129,17 @@ def test_a_second_worker_takes_part(server: Server) -> None:
 
 
 def well(client: Client) -> list[str]:
-    """Return the train workers that can take a job."""
-    return [one.id for one in client.workers() if one.queue == "train.cpu" and one.state in ("idle", "busy")]
+    """Return the train workers that can take a job and have been seen lately; none while the API is away."""
+    try:
+        found = client.workers()
+    except ClientError:
+        return []
+    lately = time.time() - SEEN_S
+    return [
+        one.id
+        for one in found
+        if one.queue == "train.cpu" and one.state in ("idle", "busy") and (one.seen_at or 0) > lately
+    ]
 
 
 def test_every_service_is_well(server: Server) -> None:
@@ -219,8 +230,9 @@ def trained(client: Client, job: Job) -> int:
 
 def host_of(client: Client, job: Job) -> str:
     """Return the host name, which is the short id of the container, of the worker that has a job."""
-    (current,) = [one for one in client.workers() if one.current_id == job.id and one.state == "busy"]
-    return current.id.split("/")[0]
+    worker = client.attempts(job.id)[-1].worker
+    assert worker is not None
+    return worker.split("/")[0]
 
 
 def test_a_job_outlives_its_worker_its_redis_and_the_whole_stack(server: Server) -> None:
