@@ -30,6 +30,10 @@ class OwnBeats:
         """Return how many nudges there were."""
         return self._beats
 
+    def answered_s_ago(self) -> float:
+        """Return that it was now."""
+        return 0.0
+
     def nudge(self) -> None:
         """Count one more."""
         self._beats += 1
@@ -47,7 +51,14 @@ def main(journal: Path, url: str) -> None:
     client.delete(key)
     target = StreamTarget(key, 1, 20_000, 3600, 3600, fields)
     shipper = StreamShipper(
-        Journal(journal), target, OwnBeats(), redis_url=url, poll_s=0.2, backoff_s=1.0, check_s=5.0
+        Journal(journal),
+        target,
+        OwnBeats(),
+        redis_url=url,
+        poll_s=0.2,
+        backoff_s=1.0,
+        check_s=5.0,
+        trust_s=22.5,
     )
     shipper.start()
     print("ready", flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import time
 import zipfile
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ OWN = ("api", "ingest", "worker")
 RUN_S = 240.0
 PATIENCE_S = 1800.0
 SEEN_S = 30.0
+TERMINATED = 128 + signal.SIGTERM  # before it could listen; 137 would be one that had to be killed
 CONFIG = {"imgsz": 160, "batch": 8, "save_period": -1}
 
 
@@ -308,7 +310,11 @@ def test_a_backup_comes_back_in_another_project(server: Server) -> None:
         until(lambda: len(well(client)) == 2, "the workers are back after the backup", 120)
     sizes = {path.name: path.stat().st_size for path in (stack.folder / "backup").iterdir()}
     say(f"backup: {sizes} bytes")
+    began = time.monotonic()
     stack.compose("stop")
+    say(f"all of it stopped: after {time.monotonic() - began:.0f} s")
+    codes = {service: [one["State"]["ExitCode"] for one in stack.inspect(service)] for service in OWN}
+    assert all(code in (0, TERMINATED) for found in codes.values() for code in found), codes
     shutil.copytree(stack.folder / "backup", other.folder / "backup")
     other.shell("settings", "restore")
     # Tokens in use stay valid; the new first token is another one.
