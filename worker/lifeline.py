@@ -16,7 +16,11 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 STANDBY = "--standby"  # a program's argument instead of its folder
 
 
-def hold_lifeline(told: Callable[[bytes], None] | None = None) -> None:
+def _ignore(line: bytes) -> None:
+    """Take a line that nobody waits for."""
+
+
+def hold_lifeline(told: Callable[[bytes], None] = _ignore) -> None:
     """End the whole process group as soon as standard input ends; a terminal is no lifeline.
 
     `told` gets each whole line that comes in before that, without its end, from a thread.
@@ -28,7 +32,7 @@ def hold_lifeline(told: Callable[[bytes], None] | None = None) -> None:
     threading.Thread(target=_watch, args=(told,), name="lifeline", daemon=True).start()
 
 
-def _watch(told: Callable[[bytes], None] | None) -> None:
+def _watch(told: Callable[[bytes], None]) -> None:
     rest = b""
     while True:
         try:
@@ -38,8 +42,8 @@ def _watch(told: Callable[[bytes], None] | None) -> None:
         if not data:
             break
         *lines, rest = (rest + data).split(b"\n")
-        for line in lines if told is not None else ():
-            told(line)  # type: ignore[misc]
+        for line in lines:
+            told(line)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

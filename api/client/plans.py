@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -29,6 +29,7 @@ from api.client.patience import GIVE_UP_S, Patience, deadline_in, time_left
 from api.client.sending import send_file
 from api.client.steps import Pages, Plan, Progress, Rest, ask, one, parsed
 
+S = TypeVar("S", Dataset, Weights)  # what has a status that ends by itself
 _LONG_POLL_S = 20
 _ANSWER_S = 30.0
 
@@ -95,18 +96,9 @@ def wait_for_dataset(
 
     A service that goes away is asked again for `give_up_s` seconds.
     """
-    deadline = deadline_in(timeout_s)
-    patience = Patience(give_up_s)
-    while True:
-        with patience.with_failures():
-            timeout = answer_timeout(deadline)
-            found = yield from one(Dataset, "GET", f"/v1/datasets/{dataset_id}", timeout=timeout)
-            if found.status != "ingesting":
-                return found
-            patience.renew()
-        if time_left(deadline) <= 0:
-            raise TimeoutError(f"{dataset_id} is still being checked after {timeout_s:g} s")
-        yield Rest(patience.next_pause_s(deadline))
+    path = f"/v1/datasets/{dataset_id}"
+    late = f"{dataset_id} is still being checked after"
+    return (yield from _settled(Dataset, path, "ingesting", late, timeout_s, give_up_s))
 
 
 def dataset_problems(dataset_id: str) -> Plan[list[dict[str, Any]]]:
@@ -375,17 +367,25 @@ def wait_for_weights(
 
     A service that goes away is asked again for `give_up_s` seconds.
     """
+    path = f"/v1/weights/{weights_id}"
+    late = f"{weights_id} are still being read after"
+    return (yield from _settled(Weights, path, "importing", late, timeout_s, give_up_s))
+
+
+def _settled(
+    kind: type[S], path: str, busy: str, late: str, timeout_s: float | None, give_up_s: float
+) -> Plan[S]:
+    """Ask for a thing until its status is not `busy` any more."""
     deadline = deadline_in(timeout_s)
     patience = Patience(give_up_s)
     while True:
         with patience.with_failures():
-            timeout = answer_timeout(deadline)
-            found = yield from one(Weights, "GET", f"/v1/weights/{weights_id}", timeout=timeout)
-            if found.status != "importing":
+            found = yield from one(kind, "GET", path, timeout=answer_timeout(deadline))
+            if found.status != busy:
                 return found
             patience.renew()
         if time_left(deadline) <= 0:
-            raise TimeoutError(f"{weights_id} are still being read after {timeout_s:g} s")
+            raise TimeoutError(f"{late} {timeout_s:g} s")
         yield Rest(patience.next_pause_s(deadline))
 
 

@@ -31,7 +31,7 @@ from tests.support.containers import (
     say,
     until,
 )
-from tests.support.shared import datasets_dir
+from tests.support.shared import datasets_dir, missing
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -67,7 +67,7 @@ def small_dataset() -> Path:
 
     found = [path for path in datasets_dir().glob("*.zip") if is_yolo(path)]
     if not found:
-        pytest.skip("no zip in YOLO form among the datasets")
+        missing("shared", "no zip in YOLO form among the datasets")
     return min(found, key=lambda path: path.stat().st_size)
 
 

@@ -64,11 +64,8 @@ def export_onnx(
             metadata=described,
             pictures=pictures,
         )
-    except CoreError as error:
-        warn("ONNX_NOT_WRITTEN", f"there is no {NAME}: {error.message}")
-        return []
-    except Exception as error:  # noqa: BLE001 - a run that is done does not fail for a copy of its result
-        warn("ONNX_NOT_WRITTEN", f"there is no {NAME}: {type(error).__name__}: {error}")
+    except (CoreError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory as the last
+        warn("ONNX_NOT_WRITTEN", f"there is no {NAME}: {error}")
         return []
     return [output.announce_file(written.path), output.announce_file(written.report_path)]
 

@@ -105,7 +105,7 @@ def export(
     try:
         draft.write_bytes(content)
         inputs = [*probes(shape.examples()), *pictures]
-        differences = _compare(module, _runner(kind, draft), inputs, half, suppression)
+        differences = _compared(module, kind, draft, inputs, half, suppression)
         report = {
             "format": kind,
             "file": path.name,
@@ -258,10 +258,7 @@ def _runner(kind: Format, path: Path) -> Runner:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except RuntimeError as error:
-        raise ExportError(f"onnxruntime does not take the file: {error}", place=path.name) from error
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
     def run_session(images: Floats, conf_thres: float | None) -> tuple[Floats, Floats | None]:
         if conf_thres is None:
@@ -272,6 +269,21 @@ def _runner(kind: Format, path: Path) -> Runner:
         return rows, detections
 
     return run_session
+
+
+def _compared(
+    module: nn.Module,
+    kind: Format,
+    path: Path,
+    inputs: Sequence[tuple[str, Floats]],
+    half: bool,
+    suppression: Suppression | None,
+) -> list[Difference]:
+    """Compare the file with the module; raises ExportError where it cannot be run."""
+    try:
+        return _compare(module, _runner(kind, path), inputs, half, suppression)
+    except Exception as error:  # those of onnxruntime have no other base
+        raise ExportError(f"the {kind} file cannot be run: {error}", value=kind) from error
 
 
 def _compare(

@@ -20,7 +20,7 @@ from yolocore.model.deploy import Deployed
 from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.plan import plan_architecture
 from yolocore.weights.check import SINGLE, compare_detections, compare_rows, probes
-from yolocore.weights.export import Format, Shape, export
+from yolocore.weights.export import Format, Shape, _compared, export
 from yolocore.weights.onnx_nms import Suppression
 
 
@@ -190,3 +190,10 @@ def test_the_same_pictures_each_time() -> None:
     for (name, image), (_, again) in zip(first, second, strict=True):
         assert np.array_equal(image, again), name
         assert image.dtype == np.float32 and 0 <= image.min() < image.max() <= 1
+
+
+def test_a_file_that_onnxruntime_refuses_is_a_named_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(ExportError, match="the onnx file cannot be run"):
+        _compared(nn.Identity(), "onnx", path, [], half=False, suppression=None)
