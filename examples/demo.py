@@ -128,9 +128,10 @@ def report(job: Job, files: Mapping[str, Path]) -> float:
         problem = job.error or {}
         raise DemoError(f"the job ended as {job.status}: {problem.get('code')}: {problem.get('message')}")
     best = job.best or {}
-    weights = next((path for name, path in files.items() if name.startswith("best")), None)
     pictures = [path for name, path in files.items() if name.startswith("predictions")]
-    say(f"weights: {weights}")
+    say(f"weights: {files.get('best.pt')}")
+    if "best.onnx" in files:
+        say(f"the same for other programs: {files['best.onnx']}")
     for picture in pictures:
         say(f"predictions on validation scenes: {picture}")
     say(f"best epoch {int(best.get('epoch', 0)) + 1}: mAP50-95={float(best.get('map50_95', 0)):.4f}")
