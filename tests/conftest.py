@@ -6,14 +6,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import postgres, postgres_url
+from tests.support.stores import books_in, kinds
 
-__all__ = ["postgres", "postgres_url"]
+__all__ = ["books_in", "postgres", "postgres_url"]
 
 settings.register_profile("trainshed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("trainshed")
 
 # A long form that hangs is ended too, but not at the limit of those that may take 30 seconds.
 _SLOW_S = 900
+
+
+def pytest_report_header() -> str:
+    """Name the databases that tests of API and worker are run on."""
+    return f"books: {', '.join(kinds())}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

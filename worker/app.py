@@ -40,8 +40,9 @@ def build_app(slot: WorkerSlot) -> Celery:
         hold_while_unhealthy(slot)
         ingest_next(slot)
 
-    app.task(train, name=wire.TASK_TRAIN, ignore_result=True)
-    app.task(ingest, name=wire.TASK_INGEST, ignore_result=True)
+    # Not shared: they are bound to this slot, and Celery gives shared ones to every other app of the process.
+    app.task(train, name=wire.TASK_TRAIN, ignore_result=True, shared=False)
+    app.task(ingest, name=wire.TASK_INGEST, ignore_result=True, shared=False)
     return app
 
 

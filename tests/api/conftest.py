@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.service import World, client_of, new_world
+from tests.support.stores import in_each_store
 
 SMALL: dict[str, Any] = {
     "max_upload_bytes": 300_000,
@@ -18,8 +19,13 @@ SMALL: dict[str, Any] = {
 }
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that make a book on SQLite and on PostgreSQL, as told."""
+    in_each_store(metafunc)
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, books_in: str) -> Iterator[World]:
     with new_world(tmp_path, **SMALL) as made:
         yield made
 
@@ -31,7 +37,7 @@ def client(world: World) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def untouched_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def untouched_world(tmp_path_factory: pytest.TempPathFactory, books_in: str) -> Iterator[World]:
     with new_world(tmp_path_factory.mktemp("world"), **SMALL) as made:
         yield made
 

@@ -12,21 +12,27 @@ from pathlib import Path
 import pytest
 
 from api.domain.blobs import BlobStore
+from api.domain.settings import get_settings
 from api.domain.store import open_store
 from api.gc import Report, human_bytes, main
 from api.sweep import Freed
 from tests.support.service import World, new_world
 from tests.support.shared import ROOT
 
+BOOK = "TRAINSHED_DATABASE_URL"
+
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, books_in: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A service on whose disk lies an upload that never got its row."""
     with new_world(tmp_path) as made:
+        monkeypatch.setenv(BOOK, made.settings.sql_url)
+        get_settings.cache_clear()
         store = BlobStore(made.settings.blobs_dir)
         path = store.path(store.put_bytes(bytes(4000)).sha256)
         os.utime(path, (1000, 1000))
         yield made
+    get_settings.cache_clear()
 
 
 def data(world: World) -> list[str]:
@@ -67,12 +73,13 @@ def test_for_machines(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["items"][0]["kind"] == "content"
 
 
-def test_what_cannot_be_done_is_told(
-    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_a_book_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path / "absent")]) == 1
     assert "use --data" in capsys.readouterr().err
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_book_of_another_version_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_store(world.settings)
     store.write(lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'").rowcount)
     store.close()
@@ -82,6 +89,7 @@ def test_what_cannot_be_done_is_told(
 
 def test_the_program(world: World) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINSHED_")}
+    environment[BOOK] = world.settings.sql_url
     done = subprocess.run(
         [sys.executable, "-m", "api.cli.main", *data(world), "gc", "--dry-run"],
         cwd=ROOT,

@@ -74,7 +74,7 @@ def a_counted_dataset(world: World, client: httpx.Client) -> str:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[playwright.Page]:
+def page(tmp_path: Path, books_in: str) -> Iterator[playwright.Page]:
     """Open the page of a dataset that was looked at; another one has statistics of an unknown form."""
     path = browser_path()
     with new_world(tmp_path) as world, on_port(world) as address, playwright.sync_playwright() as driver:

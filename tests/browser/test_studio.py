@@ -16,7 +16,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, books_in: str) -> Iterator[World]:
     browser_path()
     with new_world(tmp_path) as made:
         yield made

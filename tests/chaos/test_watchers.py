@@ -261,11 +261,13 @@ def watch_in_a_crowd(tmp_path: Path, port: int, load: Load) -> None:
         assert ended_s < SLACK * TARGET_SIGTERM_S
 
 
+@pytest.mark.usefixtures("books_in")
 def test_a_small_crowd_misses_nothing(tmp_path: Path, free_port: int) -> None:
     watch_in_a_crowd(tmp_path, free_port, Load(watchers=200, slow=5, seconds=6))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [15, 60])
+@pytest.mark.usefixtures("books_in")
 def test_a_thousand_watchers_miss_nothing(tmp_path: Path, free_port: int, seconds: float) -> None:
     watch_in_a_crowd(tmp_path, free_port, Load(watchers=1000, slow=20, seconds=seconds))

@@ -48,7 +48,7 @@ def running(slot: WorkerSlot) -> Iterator[threading.Thread]:
     try:
         yield thread
     finally:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

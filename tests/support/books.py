@@ -1,4 +1,4 @@
-"""A migrated book on SQLite with a ready dataset and an architecture, and settings with short periods."""
+"""A migrated book with a ready dataset and an architecture, and settings with short periods."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def make_books(settings: Settings) -> Books:
     return Books(settings, store, jobs, tasks, datasets, blobs, dataset_id, architecture.id)
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 15.0, pause_s: float = 0.02) -> None:
+def until(condition: Callable[[], Any], timeout_s: float = 30.0, pause_s: float = 0.02) -> None:
     """Wait for a condition; fail after a watchdog's time."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -73,6 +73,7 @@ class PostgresServer:
         self._account = account
         self.folder = Path(tempfile.mkdtemp(prefix="ts-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
+        self._elsewhere: set[str] = set()
         if account:
             os.chown(self.folder, account["user"], account["group"])
         command = [str(binaries / "initdb"), "-D", str(self.data), "-U", USER, "-A", "trust"]
@@ -136,14 +137,28 @@ class PostgresServer:
         finally:
             self._process = None
 
-    def new_database(self, name: str, *, template: str = "template1") -> str:
-        """Make a database, empty or like another that nobody is connected to, and return its URL."""
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    def new_database(self, name: str, *, template: str = "template1", folder: Path | None = None) -> str:
+        """Make a database, empty or like another that nobody is connected to, and return its URL.
+
+        It is kept in a new `folder` that the server's user can reach, or with the cluster.
+        """
+        if folder is None:
+            self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+            return self.url(name)
+        folder.mkdir(mode=0o700)
+        if self._account:
+            os.chown(folder, self._account["user"], self._account["group"])
+        self._execute(f"CREATE TABLESPACE {name} LOCATION '{folder}'")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} TABLESPACE {name}")
+        self._elsewhere.add(name)
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
         """Remove a database, cutting its connections."""
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+        if name in self._elsewhere:
+            self._elsewhere.remove(name)
+            self._execute(f"DROP TABLESPACE {name}")
 
     def close(self) -> None:
         """Stop the server and remove its data."""
@@ -166,6 +181,11 @@ class PostgresServer:
         where = f"host={self.folder} user={USER} dbname=postgres connect_timeout=5"
         with psycopg.connect(where, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def is_installed() -> bool:
+    """Tell whether a server can be made here."""
+    return find_binaries() is not None and _account() is not None
 
 
 def make_server(*, durable: bool = False) -> PostgresServer:

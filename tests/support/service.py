@@ -133,9 +133,11 @@ def _migrated_book() -> Path:
 
 
 @contextlib.contextmanager
-def new_world(folder: Path, redis_url: str = NOWHERE, **settings: Any) -> Iterator[World]:
-    """Migrate a book in a folder and make a token."""
-    with own_database() as place:
+def new_world(
+    folder: Path, redis_url: str = NOWHERE, *, book_in: Path | None = None, **settings: Any
+) -> Iterator[World]:
+    """Migrate a book in a folder, PostgreSQL's in `book_in` or with its server, and make a token."""
+    with own_database(book_in) as place:
         made = short_settings(folder / "data", redis_url, **place, **settings)
         made.data_dir.mkdir(parents=True)
         if not place:

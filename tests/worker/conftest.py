@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 
 from tests.support.books import Books, make_books, short_settings
-from tests.support.stores import own_database
+from tests.support.stores import in_each_store, own_database
 from tests.support.valkey import ValkeyProcess, running_valkey
 from worker.fleet import SlotSpec
 from worker.tasks import WorkerSlot
 
 FAKE_CHILD = Path(__file__).resolve().parents[1] / "support" / "fake_child.py"
 MakeSlot = Callable[..., WorkerSlot]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that make a book on SQLite and on PostgreSQL, as told."""
+    in_each_store(metafunc)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +36,7 @@ def valkey(valkey_server: ValkeyProcess) -> ValkeyProcess:
 
 
 @pytest.fixture
-def books(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Books]:
+def books(tmp_path: Path, books_in: str, valkey: ValkeyProcess) -> Iterator[Books]:
     with own_database() as place:
         made = make_books(short_settings(tmp_path / "data", valkey.url, **place))
         yield made

@@ -39,7 +39,7 @@ def other_slot(root: Path, manifest_hash: str) -> Iterator[subprocess.Popen[byte
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
-        until((root / "cache" / manifest_hash / "pack.bin").exists, timeout_s=25)
+        until((root / "cache" / manifest_hash / "pack.bin").exists)
         yield process
     finally:
         process.kill()

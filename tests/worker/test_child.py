@@ -39,7 +39,7 @@ def spec(folder: Path, code: str, limits: Limits | None = None) -> ChildSpec:
     )
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "watchdog"
@@ -53,7 +53,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-READY = "import pathlib, os, time; pathlib.Path('ready').write_text(str(os.getpid())); "
+READY = (
+    "import pathlib, os, time; pathlib.Path('part').write_text(str(os.getpid()));"
+    "pathlib.Path('part').rename('ready'); "
+)
 HELPER = (
     "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']);"
     "import pathlib, time; pathlib.Path('part').write_text(str(p.pid)); pathlib.Path('part').rename('ready');"
@@ -130,7 +133,8 @@ def test_a_full_disk_does_not_keep_the_ladder_from_ending_a_child(spawner: Spawn
     child = spawner.spawn(spec(tmp_path, READY + "time.sleep(99)"))
     started(child, tmp_path)
     orders = tmp_path / "orders"
-    ladder = StopLadder(child, orders, grace_s=2.0)
+    # Long enough that no load lets a quarter of it, the disk's share, pass before the folder is made.
+    ladder = StopLadder(child, orders, grace_s=60.0)
     ladder.ask("pause")
     # There may be space soon: the child is not told yet to stop, as it could not know what for.
     assert child.wait(0.1) is None
@@ -222,4 +226,4 @@ def test_killing_the_supervising_process_kills_the_child(tmp_path: Path) -> None
     finally:
         supervisor.kill()
         supervisor.wait()
-    until(lambda: not alive(pid), timeout_s=1)
+    until(lambda: not alive(pid))

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from api.domain.records import JobStatus
 from api.domain.runs import RunBook
 from api.domain.store import Store, make_engine
+from api.domain.tables import metadata
 from tests.support.attempts import (
     alive,
     assert_stream_equals_journals,
@@ -24,10 +25,14 @@ from tests.support.attempts import (
     streamed,
 )
 from tests.support.books import Books, until
-from tests.support.stores import on_postgres
 from tests.support.valkey import ValkeyProcess
 from tests.worker.conftest import FAKE_CHILD, MakeSlot
 from worker.tasks import train_next
+
+LOCK_ALL = {
+    "sqlite": "SELECT 1",
+    "postgresql": f"LOCK TABLE {', '.join(metadata.tables)} IN EXCLUSIVE MODE",
+}
 
 
 def test_nothing_to_claim_is_no_error(make_slot: MakeSlot) -> None:
@@ -288,7 +293,6 @@ def test_draining_gives_the_job_back_without_blame(books: Books, make_slot: Make
     assert train_next(slot) is False
 
 
-@pytest.mark.skipif(on_postgres(), reason="locks the whole database, as only SQLite does")
 def test_a_database_away_delays_rows_and_nothing_else(books: Books, make_slot: MakeSlot) -> None:
     impatient = Store(make_engine(books.settings.sql_url, busy_timeout_s=0.05))
     slot = make_slot("--batch-s", "0.02", "--hold-at", "2")
@@ -297,8 +301,8 @@ def test_a_database_away_delays_rows_and_nothing_else(books: Books, make_slot: M
     with running(slot):
         until(lambda: epochs_done(books, job) == 2)
         with books.store.engine.connect() as locker:
-            # The engine begins IMMEDIATE: nobody else can write until this ends.
-            locker.exec_driver_sql("SELECT 1")
+            # Nobody else can write until this ends: on SQLite the engine begins IMMEDIATE.
+            locker.exec_driver_sql(LOCK_ALL[books.store.dialect])
             (attempt_folder(books, job, 1) / "go").touch()
             until((attempt_folder(books, job, 1) / "result.json").exists)
             assert locker.exec_driver_sql("SELECT count(*) FROM epoch_metrics").scalar() == 2

@@ -47,7 +47,7 @@ class Faulty:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, books_in: str) -> Iterator[World]:
     with new_world(tmp_path) as made:
         yield made
 

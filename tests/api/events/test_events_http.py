@@ -87,7 +87,7 @@ def valkey() -> Iterator[ValkeyProcess]:
 
 
 @pytest.fixture
-def live_world(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[World]:
+def live_world(tmp_path: Path, books_in: str, valkey: ValkeyProcess) -> Iterator[World]:
     with new_world(tmp_path, valkey.url) as made:
         yield made
 
@@ -162,6 +162,7 @@ def test_what_a_job_waits_for_is_told_when_it_changes(live_world: World) -> None
         told.join()
 
 
+@pytest.mark.usefixtures("books_in")
 def test_a_finished_job_is_told_from_its_archive(tmp_path: Path) -> None:
     """Its folders are gone, and with them the journals; Redis is away: both attempts' blobs tell it all."""
     with new_world(tmp_path, retry_backoff_s=0.0) as world, client_of(world) as client:
@@ -246,6 +247,7 @@ def test_lists_show_figures_as_fresh_as_the_stream(live_world: World, valkey: Va
         assert follower.got[-1].data["status"] == "failed"
 
 
+@pytest.mark.usefixtures("books_in")
 def test_silence_is_broken_by_comments(tmp_path: Path) -> None:
     with new_world(tmp_path, sse_ping_s=0.1) as world, client_of(world) as client:
         job = a_job(world, client)
@@ -259,6 +261,7 @@ def test_the_server_stops_at_once_although_streams_are_open(live_world: World) -
     environment = {
         **os.environ,
         "TRAINSHED_DATA_DIR": str(world.settings.data_dir),
+        "TRAINSHED_DATABASE_URL": world.settings.sql_url,
         "TRAINSHED_REDIS_URL": world.settings.redis_url,
         "TRAINSHED_PORT": str(free_port()),
     }

@@ -71,12 +71,14 @@ def test_the_application_imports_nothing_heavy() -> None:
     assert figures["rss_kib"] < 200_000
 
 
+@pytest.mark.usefixtures("books_in")
 def test_health_needs_no_token_and_touches_nothing(tmp_path: Path) -> None:
     with new_world(tmp_path) as world, on_port(world) as address:
         shutil.rmtree(world.settings.data_dir)
         assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
 
 
+@pytest.mark.usefixtures("books_in")
 def test_ready_without_redis_is_degraded_and_with_it_ready(tmp_path: Path) -> None:
     with new_world(tmp_path / "a") as world, client_of(world) as client:
         answer = client.get("/readyz")
@@ -92,6 +94,7 @@ def test_ready_without_redis_is_degraded_and_with_it_ready(tmp_path: Path) -> No
         assert answer.json()["status"] == "ready"
 
 
+@pytest.mark.usefixtures("books_in")
 def test_without_storage_or_migrations_it_is_unavailable(tmp_path: Path) -> None:
     with new_world(tmp_path) as world, on_port(world) as address:
         with world.store.engine.begin() as conn:
@@ -103,6 +106,7 @@ def test_without_storage_or_migrations_it_is_unavailable(tmp_path: Path) -> None
         assert answer.json()["checks"]["storage"].startswith("cannot be written")
 
 
+@pytest.mark.usefixtures("books_in")
 def test_a_loop_in_trouble_degrades_and_is_named(tmp_path: Path) -> None:
     nudges = MemoryNudges()
     nudges.away = True
@@ -195,6 +199,7 @@ def _piece_of_an_upload(_: schemathesis.SerializationContext, value: Any) -> dic
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("num_examples", [12, pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("books_in")
 def test_answers_are_as_described(num_examples: int, tmp_path: Path) -> None:
     """Throw generated requests at every operation but the streams; compare answers with the description."""
     with new_world(tmp_path) as world, on_port(world) as address:

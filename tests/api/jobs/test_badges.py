@@ -49,6 +49,7 @@ def test_the_newest_succeeded_job_of_the_label_and_owner_is_shown(world: World, 
     assert client.get(URL, params={"label": "main", "metric": "x"}).status_code == 422
 
 
+@pytest.mark.usefixtures("books_in")
 def test_without_a_token_only_where_that_is_set_and_never_by_the_address(tmp_path: Path) -> None:
     for public, status in ((False, 401), (True, 200)):
         with new_world(tmp_path / str(public), public_badges=public) as world, client_of(world) as client:

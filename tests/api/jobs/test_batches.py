@@ -103,6 +103,7 @@ def test_the_stream_adds_what_no_journal_here_has(tmp_path: Path, valkey: Valkey
     assert places == list(range(7))
 
 
+@pytest.mark.usefixtures("books_in")
 def test_json_and_table(tmp_path: Path) -> None:
     """The first attempt's folder is gone and its journal archived; the second's is still written."""
     with new_world(tmp_path, retry_backoff_s=0.0) as world, client_of(world) as client:
@@ -158,6 +159,7 @@ def test_a_long_history_is_thinned_out_in_seconds(tmp_path: Path) -> None:
     assert len(points) <= 1000
 
 
+@pytest.mark.usefixtures("books_in")
 def test_epochs_keep_their_extremes(tmp_path: Path) -> None:
     with new_world(tmp_path) as world, client_of(world) as client:
         job = a_job(world, client)

@@ -100,7 +100,7 @@ class Jobs:
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+def jobs(tmp_path_factory: pytest.TempPathFactory, books_in: str) -> Iterator[Jobs]:
     folder = tmp_path_factory.mktemp("world")
     with new_world(folder, retry_backoff_s=600.0) as world, client_of(world) as client:
         yield Jobs(world, client)
@@ -405,6 +405,7 @@ def test_an_administrator_reruns_for_the_owner(world: World, client: httpx.Clien
         assert theirs.get(again.json()["links"]["self"]).status_code == 200
 
 
+@pytest.mark.usefixtures("books_in")
 def test_too_many_queued_jobs_are_refused_for_now(tmp_path: Path) -> None:
     with new_world(tmp_path, max_queued_per_owner=2) as world, client_of(world) as client:
         job = a_job(world, client)
@@ -440,7 +441,7 @@ def test_snapshots_for_the_hub_follow_the_job_and_its_queue(world: World, client
     assert {key: item["queue_position"] for key, item in shown.items()} == {job["id"]: 1, second: 2}
     world.claim()
     shown = service.current_snapshots([job["id"], second])
-    assert [item["queue_position"] for item in shown.values()] == [None, 1]
+    assert {key: item["queue_position"] for key, item in shown.items()} == {job["id"]: None, second: 1}
     assert shown == {key: client.get(f"/v1/jobs/{key}").json() for key in shown}
     assert service.current_snapshots([job["id"]])[job["id"]] is shown[job["id"]], "made once a revision"
     client.post(f"/v1/jobs/{second}/cancel")
@@ -448,6 +449,7 @@ def test_snapshots_for_the_hub_follow_the_job_and_its_queue(world: World, client
     assert list(service.current_snapshots([job["id"], second])) == [job["id"]]
 
 
+@pytest.mark.usefixtures("books_in")
 def test_an_owner_s_limit_is_what_a_job_waits_for(tmp_path: Path) -> None:
     with new_world(tmp_path, max_running_per_owner=1) as world, client_of(world) as client:
         job = a_job(world, client)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +21,18 @@ CONTENT = ZIP_HEAD + hashlib.shake_256(b"seed").digest(5 * MIB)
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk") as made:
-        yield made
+def disk() -> Iterator[SmallDisk]:
+    """One that the user of a database server can reach, too."""
+    with tempfile.TemporaryDirectory(prefix="ts-disk-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with small_disk(folder / "disk") as made:
+            yield made
 
 
 @pytest.fixture
-def world(disk: SmallDisk) -> Iterator[World]:
-    with new_world(disk.folder) as made:
+def world(disk: SmallDisk, books_in: str) -> Iterator[World]:
+    with new_world(disk.folder, book_in=disk.folder / "book") as made:
         yield made
 
 

@@ -271,6 +271,7 @@ def cut_patch(
     until(lambda: not store.is_busy(upload_id))
 
 
+@pytest.mark.usefixtures("books_in")
 def test_a_quota_counts_archives_and_uploads(tmp_path: Path) -> None:
     with (
         new_world(tmp_path, max_dataset_bytes_per_owner=1000) as world,

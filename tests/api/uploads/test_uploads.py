@@ -166,6 +166,7 @@ def test_a_length_that_lies_is_found_out(world: World) -> None:
     assert world.files() == []
 
 
+@pytest.mark.usefixtures("books_in")
 def test_bodies_of_many_blocks_arrive_unchanged(tmp_path: Path) -> None:
     content = ZIP_HEAD + hashlib.shake_256(b"seed").digest(9_000_001)
 

@@ -80,6 +80,7 @@ def test_what_cannot_be_weights_is_refused_by_its_first_bytes(
     assert world.files() == []
 
 
+@pytest.mark.usefixtures("books_in")
 def test_a_file_over_the_limit_or_the_quota_is_refused(tmp_path: Path) -> None:
     limits = {"max_weights_bytes": 30, "max_dataset_bytes_per_owner": 35}
     with new_world(tmp_path, **limits) as world, client_of(world) as client:
