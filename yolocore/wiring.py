@@ -24,6 +24,7 @@ from yolocore.data.place import MultiScale
 from yolocore.data.rect import RectPlan, plan_rectangles
 from yolocore.errors import ConfigError, DatasetError
 from yolocore.loss.detection import DetectionLoss, scale_gains
+from yolocore.model.layers import join_norms
 from yolocore.model.network import Network
 from yolocore.ops.assign import assign_targets
 from yolocore.spec.config import TrainConfig
@@ -263,8 +264,7 @@ class Wiring:
             evaluate, poll, emit = accord.evaluate, accord.poll, accord.emit
             side = check_side(self.val_stride)
             forward = accord.forward(network, torch.zeros(2, 3, side, side, device=self.group.device))
-        if self.settings.compile:
-            forward = self._compiled(network, emit) if forward is None else self._uncompiled(forward)
+        forward = self._forward(network, forward, emit)
         assert evaluate is not None, "one process validates itself"
         trainer = Trainer(
             network=network,
@@ -295,13 +295,20 @@ class Wiring:
             evaluator.check = lambda: self._check_alone(trainer)
         return trainer
 
-    def _compiled(self, network: Network, emit: Callable[[TrainEvent], None]) -> Forward:
-        """Return the forward of training as one compiled graph, in place of the network's own."""
+    def _forward(
+        self, network: Network, shared: Forward | None, emit: Callable[[TrainEvent], None]
+    ) -> Forward | None:
+        """Return what trains in place of the network's own forward, if anything does."""
+        if not self.settings.compile:
+            if self.device.type == "cpu":
+                join_norms(network)
+            return shared
+        if shared is not None:
+            self.warn(
+                "COMPILE_OFF", "several processes share a network uncompiled: their exchange breaks it up"
+            )
+            return shared
         return CompiledForward(network, emit, backend=self.settings.compile_backend)
-
-    def _uncompiled(self, forward: Forward) -> Forward:
-        self.warn("COMPILE_OFF", "several processes share a network uncompiled: their exchange breaks it up")
-        return forward
 
     def _check_alone(self, trainer: Trainer) -> None:
         """Raise Interrupted if there is a wish, without asking other ranks: they do not validate."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from yolocore.ops.norm_silu import can_norm_silu, norm_silu
 from yolocore.spec.blocks import mix_channels
 from yolocore.spec.sketch import Pair, pair, same_padding
 
@@ -20,9 +21,13 @@ BN_MOMENTUM = 0.03
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm, activation; `act` = on, off, or an activation of its own."""
+    """Convolution, batch norm, activation; `act` = on, off, or an activation of its own.
+
+    With `in_one` the last two are one operation in training, where it can be done; see `join_norms`.
+    """
 
     bn: nn.BatchNorm2d | None
+    in_one = False
 
     def __init__(
         self,
@@ -51,6 +56,8 @@ class Conv(nn.Module):
         """Map (b, c1, h, w) to (b, c2, h', w')."""
         x = self.conv(x)
         if self.bn is not None:
+            if self.in_one and self.bn.training and can_norm_silu(x):
+                return _norm_silu(self.bn, x)
             x = self.bn(x)
         out: Tensor = self.act(x)
         return out
@@ -75,6 +82,30 @@ class Conv(nn.Module):
         self.conv.weight = nn.Parameter(folded, requires_grad=False)
         self.conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
         self.bn = None
+
+
+def _norm_silu(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return silu(bn(x)) in training mode, and move the running statistics as `bn` does."""
+    assert bn.running_mean is not None and bn.running_var is not None and bn.momentum is not None
+    if bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+    return norm_silu(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum, bn.eps)
+
+
+def join_norms(network: nn.Module) -> int:
+    """Let batch norm and SiLU of all plain convolutions be one operation in training; return how many.
+
+    It is for float32 on the CPU: what is on another device or of another precision takes the two modules as
+    before. Numbers agree but for rounding, less of it; a graph cannot be traced through it in training.
+    """
+    joined = [
+        module
+        for module in network.modules()
+        if isinstance(module, Conv) and type(module.bn) is nn.BatchNorm2d and type(module.act) is nn.SiLU
+    ]
+    for module in joined:
+        module.in_one = True
+    return len(joined)
 
 
 class DWConv(Conv):

@@ -6,7 +6,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from yolocore.model.build import build_network
 from yolocore.model.fuse import folded_copy, fuse
+from yolocore.model.layers import join_norms
 from yolocore.model.network import Network, routes
 from yolocore.model.tta import predict_augmented
 from yolocore.spec.architecture import parse_architecture
@@ -228,3 +229,33 @@ def test_augmented_prediction_joins_three_views(nano: Network) -> None:
     # Three views of 128, 128 and 96 pixels, less the coarsest level of the first and the finest of the last.
     full, small = 3 * (256 + 64 + 16), 3 * (144 + 36 + 9)
     assert rows.shape[1] == (full - 3 * 16) + full + (small - 3 * 144)
+
+
+def test_norms_joined_with_their_activations_train_alike() -> None:
+    apart, joined = (network_of("yolov5n", num_classes=3).to(memory_format=torch.channels_last) for _ in "ab")
+    num_plain = sum(isinstance(module, nn.BatchNorm2d) for module in joined.modules())
+    assert join_norms(joined) == num_plain
+    images = torch.rand(4, 3, 128, 128)
+    for network in (apart, joined):
+        sum((raw * raw).mean() for raw in network.train()(images)).backward()
+    for (name, a), (_, b) in zip(apart.named_parameters(), joined.named_parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert float((a.grad - b.grad).norm()) < 1e-3 * float(a.grad.norm()), name
+    for (name, a), (_, b) in zip(apart.named_buffers(), joined.named_buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_joined_norms_are_themselves_in_evaluation_when_frozen_and_in_other_precision() -> None:
+    network = network_of("yolov5n", num_classes=3).to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(network)
+    join_norms(network)
+    images = torch.rand(2, 3, 64, 64)
+    for each in (network, twin):
+        each.train()
+        each.model[:10].eval()  # a frozen part keeps its statistics
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(a, b) for a, b in zip(network(images), twin(images), strict=True))
+    first = cast(nn.BatchNorm2d, network.get_submodule("model.0.bn"))
+    last = cast(nn.BatchNorm2d, network.get_submodule("model.23.cv3.bn"))
+    assert first.num_batches_tracked == 0 and last.num_batches_tracked == 1
+    assert torch.equal(network.eval()(images)[0], twin.eval()(images)[0])
