@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 
 import structlog
 from celery import Celery, signals
@@ -67,13 +68,22 @@ def run(slot: WorkerSlot) -> int:
         without_mingle=True,
         without_heartbeat=True,
     )
-    slot.presence.start()
-    slot.be_ready()
     try:
+        slot.presence.start()
+        slot.be_ready()
         worker.start()
     finally:
         slot.close()
     return slot.exit_code or worker.exitcode or 0
+
+
+def end_in_order() -> None:
+    """Let a SIGTERM that comes before Celery listens, with nothing to drain yet, end this process well."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def watch_lifeline() -> None:
@@ -120,6 +130,7 @@ def main(arguments: Sequence[str], settings: Settings | None = None) -> int:
     """Run the worker; `settings` default to the environment's, wrong ones end it with code 2."""
     options = parse_arguments(arguments)
     configure_logs()
+    end_in_order()
     settings = settings or settings_or_exit("trainshed worker")
     try:
         spec = make_slot(tuple(options.queues.split(",")), options.slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +30,16 @@ class Bad:
         return self.name
 
 
-def chunked(total: int, size: int = 50_000) -> Any:
-    """Return a body without a Content-Length."""
-    yield ZIP_HEAD
-    for _ in range(total // size):
-        yield b"\0" * size
+class Chunked:
+    """A body without a Content-Length; it can be sent more than once."""
+
+    def __init__(self, total: int, size: int = 50_000) -> None:
+        self.total, self.size = total, size
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield ZIP_HEAD
+        for _ in range(self.total // self.size):
+            yield b"\0" * self.size
 
 
 YAML_NAME = "/v1/architectures?name=x"
@@ -132,7 +138,7 @@ CASES = [
         "/v1/datasets?name=x",
         413,
         "CONTENT_TOO_LARGE",
-        more={"content": chunked(1_000_000)},
+        more={"content": Chunked(1_000_000)},
     ),
     Bad(
         "upload is not what its digest says",

@@ -145,15 +145,21 @@ def test_a_killed_worker_takes_its_child_along_and_another_goes_on(
     assert [attempt.code for attempt in books.jobs.attempts(job.id)] == ["WORKER_LOST", None]
 
 
-def test_the_end_of_its_lifeline_drains_a_worker(books: Books) -> None:
-    environment = {
+LIFELINED = [sys.executable, "-m", "worker.app", "--queues", "train.cpu", "--slot", "0", "--lifeline"]
+
+
+def environment_of(books: Books) -> dict[str, str]:
+    return {
+        **os.environ,
         "PYTHONPATH": str(ROOT),
         "TRAINSHED_DATA_DIR": str(books.settings.data_dir),
         "TRAINSHED_DATABASE_URL": books.settings.sql_url,
         "TRAINSHED_REDIS_URL": books.settings.redis_url,
     }
-    command = [sys.executable, "-m", "worker.app", "--queues", "train.cpu", "--slot", "0", "--lifeline"]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **environment}, cwd=ROOT)
+
+
+def test_the_end_of_its_lifeline_drains_a_worker(books: Books) -> None:
+    worker = subprocess.Popen(LIFELINED, stdin=subprocess.PIPE, env=environment_of(books), cwd=ROOT)
     assert worker.stdin is not None
     try:
         slots = _slots(books)
@@ -168,6 +174,12 @@ def test_the_end_of_its_lifeline_drains_a_worker(books: Books) -> None:
         worker.stdin.close()
         worker.kill()
         worker.wait()
+
+
+def test_a_worker_that_is_told_to_end_while_it_starts_ends_in_order(books: Books) -> None:
+    with subprocess.Popen(LIFELINED, stdin=subprocess.DEVNULL, env=environment_of(books), cwd=ROOT) as worker:
+        assert worker.wait(30) == 0
+    assert _slots(books)() in ([], ["gone"])
 
 
 def _slots(books: Books) -> Callable[[], list[str]]:
