@@ -1,8 +1,7 @@
 """The whole service as separate processes on short periods, with trainers that only pretend.
 
 Every member is the real program: API processes, train workers, an ingest worker, Valkey. Tests kill, stop
-and continue them one by one; there is no supervisor that would start them again. What came of it is read over
-HTTP, from the book, and from the journals.
+and continue them one by one; there is no supervisor that would start them again.
 """
 
 from __future__ import annotations
@@ -12,13 +11,11 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -26,8 +23,7 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from api.client import Client, Event, Job
-from api.client.follow import follow
+from api.client import Client, Job
 from api.domain.blobs import Blob, BlobStore
 from api.domain.datasets import DatasetBook
 from api.domain.fleet import WorkerBook
@@ -36,13 +32,13 @@ from api.domain.settings import Settings, allow_simulation
 from api.domain.store import Store, migrate, open_store
 from api.domain.tasks import TaskBook
 from api.domain.tokens import TokenBook
+from tests.chaos.outcome import FINAL, Outcomes
+from tests.chaos.watching import PATIENCE_S
 from tests.support.members import Program, living, until
 from tests.support.shapes import NAMES, TINY_MODEL
 from tests.support.shared import ROOT
 from tests.support.valkey import ValkeyProcess, running_valkey
 from worker.pace import PACE_FILE
-from worker.simulator import final_digest
-from yolocore.spec.config import parse_config
 
 # Short, but a claim must outlive the worst pause of a loaded machine with two cores.
 PERIODS: Mapping[str, Any] = {
@@ -57,84 +53,9 @@ PERIODS: Mapping[str, Any] = {
     "stop_grace_s": 5.0,
     "redis_timeout_s": 2.0,
 }
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
-PATIENCE_S = 60.0
 
 
-class HasClient(Protocol):
-    """Whatever a client of the service can be opened from."""
-
-    def client(self) -> Client:
-        """Open a client; the caller closes it."""
-
-
-class Watcher:
-    """A client that follows a job from its first event in a thread, and remembers all it was told."""
-
-    def __init__(self, stack: HasClient, job_id: str, *, give_up_s: float = 30.0) -> None:
-        self.job_id = job_id
-        self.events: list[Event] = []
-        self.error: Exception | None = None
-        self._give_up_s = give_up_s
-        self._client = stack.client()
-        self._thread = threading.Thread(target=self._run, name=f"watch {job_id}", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            with self._client:
-                for event in follow(self._client, self.job_id, give_up_s=self._give_up_s):
-                    self.events.append(event)
-        except Exception as error:  # noqa: BLE001 - handed to the test, which waits for it
-            self.error = error
-
-    def join(self, timeout_s: float = PATIENCE_S) -> list[Event]:
-        """Wait for the end of the job and return the events of the run, those with an id, without the end."""
-        self._thread.join(timeout_s)
-        assert not self._thread.is_alive(), f"{self.job_id}: the watcher got no end"
-        assert self.error is None, f"{self.job_id}: {self.error!r}"
-        assert self.events[-1].type == "end"
-        return [event for event in self.events[:-1] if event.id is not None]
-
-
-def position(event: Event) -> tuple[int, int]:
-    """Return (attempt, seq) of an event of a run."""
-    assert event.id is not None
-    return parse_id(event.id)
-
-
-def parse_id(text: str) -> tuple[int, int]:
-    """Return (attempt, seq) of `<attempt>-<seq>`."""
-    attempt, _, seq = text.partition("-")
-    return int(attempt), int(seq)
-
-
-def that_count(events: Sequence[Event]) -> list[Event]:
-    """Return the events that count once a client has cut at each `resume.after`.
-
-    An attempt that begins anew, for want of a checkpoint in the book, leaves nothing of the ones before.
-    """
-    kept: list[Event] = []
-    for event in events:
-        attempt, _ = position(event)
-        if event.type in ("resume", "start"):
-            after = parse_id(event.data.get("after") or "0-0")
-            kept = [one for one in kept if position(one) <= after or position(one)[0] == attempt]
-        kept.append(event)
-    return kept
-
-
-def in_short(events: Sequence[Event]) -> str:
-    """Return the ids and types of events, with the epoch where they have one and what a resume cuts."""
-
-    def one(event: Event) -> str:
-        about = [str(event.data[name]) for name in ("epoch", "batch", "after") if name in event.data]
-        return f"{event.id} {event.type} {'/'.join(about)}"
-
-    return ", ".join(one(event) for event in events)
-
-
-class SimStack:
+class SimStack(Outcomes):
     """A stack in a folder of its own; use it in a `with` block, which starts all members and ends them.
 
     `settings` are those of every member beside the periods; `of_role` those of one role alone (`api`,
@@ -394,93 +315,6 @@ class SimStack:
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
-
-    # ---- what must hold
-
-    def told(self, job_id: str, *, api: int = 0) -> list[Event]:
-        """Return all events of a finished job with an id, as a new client is told them now."""
-        with self.client(api) as client:
-            events = list(follow(client, job_id, give_up_s=20, deadline=time.monotonic() + PATIENCE_S))
-        assert events[-1].type == "end"
-        return [event for event in events[:-1] if event.id is not None]
-
-    def transitions(self, job_id: str) -> list[dict[str, Any]]:
-        """Return the audit trail of a job, oldest first."""
-        return list(self._items(f"/v1/jobs/{job_id}/transitions"))
-
-    def attempts(self, job_id: str) -> list[dict[str, Any]]:
-        """Return the attempts at a job."""
-        return list(self._items(f"/v1/jobs/{job_id}/attempts"))
-
-    def _items(self, path: str) -> Iterator[dict[str, Any]]:
-        with self.client() as client:
-            yield from sorted(
-                client.request("GET", path).json()["items"], key=lambda item: item.get("seq", item["attempt"])
-            )
-
-    def assert_whole(self, job: Job, *, attempts: int | None = None, watchers: Sequence[Watcher] = ()) -> int:
-        """See that a job succeeded as if nothing had happened; return its number of attempts.
-
-        Every epoch once, in the book and as told; ids without a gap, to a new client and to these watchers;
-        exactly one success; attempts that rise by one; the digest that stands for the weights as it must be.
-        """
-        with self.client() as client:
-            ended = client.job(job.id)
-            rows = client.metrics(job.id)
-            config = parse_config(ended.as_json()["config"])
-            (last,) = [found for found in client.artifacts(job.id) if found.name == "last.pt"]
-            weights = client.request("GET", f"/v1/jobs/{job.id}/artifacts/{last.name}").json()
-        assert ended.status == "succeeded", (ended.status, ended.error, self.transitions(job.id))
-        assert attempts in (None, ended.attempt), (attempts, ended.attempt, self.transitions(job.id))
-        assert [row["epoch"] for row in rows] == list(range(config.epochs))
-        self.assert_trail(job.id)
-        seen = self.told(job.id)
-        self.assert_told(seen, job.id, epochs=config.epochs)
-        for watcher in watchers:
-            self.assert_told(watcher.join(), job.id, epochs=config.epochs)
-        batches = next(event for event in seen if event.type == "batch").data["batches"]
-        assert weights["digest"] == final_digest(config, batches)
-        return ended.attempt
-
-    def assert_whole_after(self, job: Job, *, watchers: Sequence[Watcher] = ()) -> int:
-        """Wait until a job has ended, and see that it ended well; return its number of attempts."""
-        self.await_state(job.id, FINAL)
-        return self.assert_whole(job, watchers=watchers)
-
-    def assert_trail(self, job_id: str) -> None:
-        """See that a job's attempts rise by one, and that it ended once."""
-        trail = self.transitions(job_id)
-        claims = [item["attempt"] for item in trail if item["to"] == "running"]
-        assert claims == list(range(1, len(claims) + 1)), trail
-        assert [item["to"] for item in trail if item["to"] in FINAL] == [trail[-1]["to"]], trail
-        outcomes = [item["outcome"] for item in self.attempts(job_id)]
-        assert outcomes.count("succeeded") == (trail[-1]["to"] == "succeeded"), outcomes
-
-    def assert_told(self, events: Sequence[Event], job_id: str, *, epochs: int) -> None:
-        """See that events have rising ids without a gap, reach the end of the journal, and each epoch once.
-
-        Of an attempt that was lost, the journal may hold lines that nobody was told; none that counts.
-        """
-        told = [position(event) for event in events]
-        assert told, f"{job_id}: nothing was told"
-        by_attempt: dict[int, list[int]] = {}
-        for attempt, seq in told:
-            by_attempt.setdefault(attempt, []).append(seq)
-        assert told == sorted(told)
-        for attempt, seqs in by_attempt.items():
-            assert seqs == list(range(1, len(seqs) + 1)), f"{job_id}: attempt {attempt} has gaps or repeats"
-            if (written := self.journal(job_id, attempt)) and attempt == max(by_attempt):
-                assert len(seqs) == written[-1]["seq"]
-        for event in events:
-            if event.type == "resume" and event.data.get("after"):
-                assert parse_id(event.data["after"]) in set(told)
-        counted = [event.data["epoch"] for event in that_count(events) if event.type == "epoch"]
-        assert counted == list(range(epochs)), (job_id, counted, in_short(events))
-
-    def assert_all_whole(self, jobs: Sequence[Job]) -> list[int]:
-        """See that all jobs ended well; return how many attempts each took."""
-        with ThreadPoolExecutor(4) as pool:
-            return list(pool.map(self.assert_whole, jobs))
 
 
 def _worker_command(queue: str, number: int) -> list[str]:

@@ -17,7 +17,8 @@ import pytest
 from api.client import Job
 from api.client.errors import ApiError
 from api.domain.settings import BOOK_NAME, Settings
-from tests.chaos.sim_stack import PERIODS, SimStack, Watcher
+from tests.chaos.sim_stack import PERIODS, SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record
 from tests.support.members import until
 from tests.support.postgres import make_server

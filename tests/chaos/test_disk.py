@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 
 from api.client import Job
-from tests.chaos.sim_stack import SimStack, Watcher
+from tests.chaos.sim_stack import SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record
 from tests.support.members import until
 from tests.support.service import ZIP_HEAD

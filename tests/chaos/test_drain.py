@@ -23,7 +23,9 @@ import pytest
 
 from api.client import Client, Job
 from api.domain.settings import allow_simulation
-from tests.chaos.sim_stack import FINAL, PERIODS, SimStack, Watcher
+from tests.chaos.outcome import FINAL
+from tests.chaos.sim_stack import PERIODS, SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record
 from tests.support.members import Program, living, mentioning, until
 from tests.support.moments import seeded

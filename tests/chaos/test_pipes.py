@@ -20,7 +20,8 @@ import pytest
 
 from api.client import Client, Job
 from api.client.errors import IntegrityError, UnreachableError
-from tests.chaos.sim_stack import PERIODS, SimStack, Watcher
+from tests.chaos.sim_stack import PERIODS, SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record
 from tests.support.members import until
 from tests.support.postgres import PostgresServer

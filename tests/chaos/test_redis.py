@@ -17,7 +17,8 @@ import pytest
 from api.client import Client, Job
 from api.domain import wire
 from api.stack.broker import server_command
-from tests.chaos.sim_stack import SimStack, Watcher
+from tests.chaos.sim_stack import SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record, record_spread
 from tests.support.members import until
 from tests.support.valkey import ValkeyProcess, running_valkey

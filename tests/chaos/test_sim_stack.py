@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos.sim_stack import SimStack, Watcher
+from tests.chaos.sim_stack import SimStack
+from tests.chaos.watching import Watcher
 
 
 def test_jobs_run_to_their_end(tmp_path: Path) -> None:

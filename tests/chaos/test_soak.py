@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from api.client import ApiError, Job
-from tests.chaos.sim_stack import FINAL, SimStack
+from tests.chaos.outcome import FINAL
+from tests.chaos.sim_stack import SimStack
 from tests.support.figures import record
 from tests.support.members import living, mentioning, until
 from tests.support.moments import seeded

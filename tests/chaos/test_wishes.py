@@ -21,7 +21,8 @@ import pytest
 
 from api.client import ApiError, Job
 from tests.chaos.conftest import NewBook
-from tests.chaos.sim_stack import FINAL, SimStack
+from tests.chaos.outcome import FINAL
+from tests.chaos.sim_stack import SimStack
 from tests.support.figures import record, record_spread
 from tests.support.members import Program, living, until
 

@@ -17,7 +17,8 @@ from random import Random
 import psutil
 import pytest
 
-from tests.chaos.sim_stack import SimStack, Watcher
+from tests.chaos.sim_stack import SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record_spread
 from tests.support.members import Program, living, mentioning, until
 from tests.support.moments import seeded

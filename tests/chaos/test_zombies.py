@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from api.client import Job
-from tests.chaos.sim_stack import SimStack, Watcher
+from tests.chaos.sim_stack import SimStack
+from tests.chaos.watching import Watcher
 from tests.support.figures import record
 from tests.support.members import Program, until
 from tests.support.stored import Stored, stored

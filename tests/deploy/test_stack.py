@@ -21,7 +21,7 @@ import pytest
 
 from api.client import Client, ClientError, Job
 from api.client.follow import follow
-from tests.chaos.sim_stack import Watcher, in_short, position, that_count
+from tests.chaos.watching import Watcher, in_short, position, that_count
 from tests.support.containers import (
     Containers,
     closed_at_the_end,
