@@ -24,7 +24,7 @@ from benchmarks.parts_run import (
     textbook_scoring,
 )
 from benchmarks.photographs import photographs
-from yolocore.data.augment import apply_hsv
+from yolocore.data.augment import HsvJitter
 from yolocore.data.geometry import PerspectiveDraw, map_labels, perspective_matrix
 from yolocore.data.mosaic import place_tiles, render, tile_rows
 from yolocore.eval.matching import match_detections
@@ -108,7 +108,10 @@ def test_mosaic_warp_and_colours_agree(tmp_path: Path) -> None:
     matrix = perspective_matrix(draw, size, (IMGSZ, IMGSZ))
     image, moved = warp(canvas, rows, 1.2, (0.55 * IMGSZ, 0.45 * IMGSZ), IMGSZ)
     window = render(tiles, size, matrix, (IMGSZ, IMGSZ))
-    assert (image != window).mean() < 0.03  # rounding of the warp's coordinates, a window against the canvas
+    assert (image != window).mean() < 0.06  # rounding of the warp's shares, by a level
+    assert np.abs(image.astype(int) - window).max() <= 1
     mapped = map_labels(ours, None, matrix, (IMGSZ, IMGSZ), 1.2)
     np.testing.assert_allclose(moved, mapped, atol=1e-2)
-    assert np.array_equal(jitter(image, np.array([1.01, 0.7, 1.3])), apply_hsv(image, (1.01, 0.7, 1.3)))
+    ours = np.empty_like(image)
+    HsvJitter((1.01, 0.7, 1.3)).apply(image, ours)
+    assert np.array_equal(jitter(image, np.array([1.01, 0.7, 1.3])), ours[..., ::-1])

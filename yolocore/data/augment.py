@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from yolocore.data.geometry import FloatArray
-from yolocore.data.pixels import ImageArray, as_image
+from yolocore.data.pixels import ImageArray
 from yolocore.ops.boxes import box_ioa
 
+# Of hue, saturation and value: the first turns at 180, the others are cut at 255.
+_TOPS, _TURNS, _WRAPS = np.array([359, 255, 255]), np.array([180, 256, 256]), np.array([180, 0, 0])
+_LEVELS = np.arange(256)[:, None]
+_FACTOR_BITS = 22  # products of bytes and factors below 2 fit an int32
 MAX_OVERLAP = 0.30  # a pasted copy may cover at most this share of any box
-_DOWN = -0.5 + 2.0**-17
-_LEVELS = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
 
 
 @dataclass(frozen=True)
@@ -53,52 +57,41 @@ def draw_hsv(
     return (float(factors[0]), float(factors[1]), float(factors[2]))
 
 
-def apply_hsv(image: ImageArray, factors: tuple[float, float, float]) -> ImageArray:
-    """Multiply hue (modulo 180), saturation and value (clipped) of a BGR picture by the factors.
-
-    Works on OpenCV's 8-bit HSV through one table of three columns; products are truncated.
-    """
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    cv2.LUT(hsv, _hsv_table(factors), dst=hsv)
-    return as_image(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
-
-
 class HsvJitter:
-    """`apply_hsv` for one draw of factors, into given memory, as RGB, and without a table where it can be."""
+    """One draw of colours: hue (modulo 180), saturation and value (clipped) multiplied by factors below 2.
+
+    Works on OpenCV's 8-bit HSV; products are those of float64, truncated.
+    """
 
     def __init__(self, factors: tuple[float, float, float]) -> None:
-        self._table = _hsv_table(factors)
-        # Rounding half a level less is truncation, but for the few factors whose products are nearly whole.
-        # Hue may run on past 180: OpenCV takes it as the next turn.
-        self._scale = np.zeros((3, 4))
-        self._scale[(0, 1, 2), (0, 1, 2)] = factors
-        self._scale[:, 3] = _DOWN
-        levels = as_image(cv2.transform(_LEVELS, self._scale))
-        levels[..., 0] %= 180
-        off = levels != self._table
-        off[:, 180:, 0] = False
-        self._rounds = not off.any()
+        levels = np.arange(256, dtype=np.float64)
+        self._table = np.empty((256, 3), dtype=np.uint8)
+        self._table[:, 0] = (levels * factors[0]) % 180
+        self._table[:, 1:] = np.minimum(levels[:, None] * factors[1:], 255)
+        # Fractions a little above the factors: products just below a whole number alone can go wrong.
+        self._fractions = (np.array(factors) * 2**_FACTOR_BITS).astype(np.int64) + 1
+        made = np.minimum(_LEVELS * self._fractions >> _FACTOR_BITS, _TOPS)
+        made -= (made >= _TURNS) * _WRAPS
+        made[180:, 0] = self._table[180:, 0]  # there are no such hues
+        self._multiplies = max(factors) < 2 and np.array_equal(made, self._table)
 
-    def apply(self, image: ImageArray, spare: ImageArray, out: ImageArray) -> None:
-        """Write a BGR picture as RGB into `out`; `spare` is overwritten and may be the picture itself."""
+    def apply(self, image: ImageArray, out: ImageArray) -> None:
+        """Write a BGR picture as RGB into `out`, a contiguous array, which may be the picture itself."""
         cv2.cvtColor(image, cv2.COLOR_BGR2HSV, dst=out)
-        if self._rounds:
-            cv2.transform(out, self._scale, dst=spare)
+        if self._multiplies:
+            from yolocore.data.pixel_kernels import multiply  # loads a compiler, which others need not
+
+            fractions = np.tile(self._fractions.astype(np.int32), out.shape[1])
+            multiply(out.reshape(len(out), -1), fractions, *_limits(out.shape[1]))
         else:
-            cv2.LUT(out, self._table, dst=spare)
-        cv2.cvtColor(spare, cv2.COLOR_HSV2RGB, dst=out)
-
-    def grey(self, level: int) -> int:
-        """Return the level that a grey one becomes: only its value changes."""
-        return int(self._table[0, level, 2])
+            cv2.LUT(out, self._table[None], dst=out)
+        cv2.cvtColor(out, cv2.COLOR_HSV2RGB, dst=out)
 
 
-def _hsv_table(factors: tuple[float, float, float]) -> ImageArray:
-    levels = np.arange(256, dtype=np.float64)
-    table = np.empty((1, 256, 3), dtype=np.uint8)
-    table[0, :, 0] = (levels * factors[0]) % 180
-    table[0, :, 1:] = np.minimum(levels[:, None] * factors[1:], 255)
-    return table
+@cache
+def _limits(width: int) -> tuple[npt.NDArray[np.int32], ...]:
+    """Return what `multiply` cuts and wraps the bytes of a row of HSV pixels by."""
+    return tuple(np.tile(each.astype(np.int32), width) for each in (_TOPS, _TURNS, _WRAPS))
 
 
 def draw_flips(rng: np.random.Generator, up_down: float, left_right: float) -> tuple[bool, bool]:
@@ -107,18 +100,8 @@ def draw_flips(rng: np.random.Generator, up_down: float, left_right: float) -> t
     return bool(vertical < up_down), bool(horizontal < left_right)
 
 
-def apply_flips(
-    image: ImageArray, rows: FloatArray, *, up_down: bool, left_right: bool
-) -> tuple[ImageArray, FloatArray]:
-    """Flip a picture and its rows `class x y w h` (normalised)."""
-    if not (up_down or left_right):
-        return image, rows
-    flipped = as_image(cv2.flip(image, _flip_code(up_down, left_right)))
-    return flipped, _flip_rows(rows, up_down, left_right)
-
-
 def flip_in_place(image: ImageArray, rows: FloatArray, *, up_down: bool, left_right: bool) -> FloatArray:
-    """Flip a picture where it lies and return its rows, flipped alike, as `apply_flips`."""
+    """Flip a picture where it lies and return its rows `class x y w h` (normalised), flipped alike."""
     if not (up_down or left_right):
         return rows
     cv2.flip(image, _flip_code(up_down, left_right), dst=image)

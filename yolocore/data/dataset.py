@@ -33,13 +33,12 @@ from yolocore.data.geometry import (
 from yolocore.data.images import ImageStore
 from yolocore.data.letterbox import apply_letterbox, plan_letterbox
 from yolocore.data.mosaic import Tile, draw_mosaic, place_tiles, render, rows_on_canvas, tile_polygon, whole
-from yolocore.data.pixels import FILL, ImageArray
+from yolocore.data.pixels import ImageArray
 from yolocore.data.rect import RectPlan, plan_rectangles, plan_squares
 from yolocore.data.scratch import Scratch
 from yolocore.data.whole_pixel import (
     MARGIN,
-    Region,
-    keeps_axes,
+    can_snap,
     map_snapped_labels,
     output_of,
     paint,
@@ -111,73 +110,43 @@ class TrainSamples:
         Partners for mosaic and mixup come from the `pool`, picture numbers as many as there are pictures;
         without one, from all pictures alike.
         """
-        if self.renderer == "fast":
-            slot = np.empty((*self.shape_hw(position), 3), dtype=np.uint8)
-            placed = self.place(slot, epoch, position, index, pool)
-            return Item(slot[..., ::-1], placed.rows, placed.path)
-        scenes, ratio = self._scenes(epoch, position, index, pool)
-        made = [(self._render(scene), self._map(scene)) for scene in scenes]
-        image, rows = made[0]
-        if ratio is not None:
-            image = aug.apply_mixup(image, made[1][0], ratio)
-            rows = np.concatenate([rows, made[1][1]])
-        rows = xyxy_px_to_xywh_norm(rows, (image.shape[0], image.shape[1]))
-        if self.augment.colours:
-            image = aug.apply_hsv(image, self._hsv(epoch, position))
-        up_down, left_right = self._flips(epoch, position)
-        image, rows = aug.apply_flips(image, rows, up_down=up_down, left_right=left_right)
-        return Item(image, rows, self._name(index))
+        slot = np.empty((*self.shape_hw(position), 3), dtype=np.uint8)
+        placed = self.place(slot, epoch, position, index, pool)
+        return Item(slot[..., ::-1], placed.rows, placed.path)
 
     def place(self, slot: ImageArray, epoch: int, position: int, index: int, pool: Pool = None) -> Item:
-        """Draw the item of the fast renderer into `slot`, (height, width, 3) of `shape_hw`, as RGB."""
+        """Draw the same item into `slot`, (height, width, 3) of `shape_hw`, as RGB."""
         hw = self.shape_hw(position)
-        canvas = self._scratch.get("canvas", (hw[0] + 2 * MARGIN, hw[1] + 2 * MARGIN))
         scenes, ratio = self._scenes(epoch, position, index, pool)
-        regions, rows = self._paint(scenes[0], canvas)
-        view = output_of(canvas)
+        view, rows = self._paint(scenes[0], "first")
         if ratio is not None:
-            other = self._scratch.get("other", (canvas.shape[0], canvas.shape[1]))
-            _, second = self._paint(scenes[1], other)
-            np.copyto(view, aug.apply_mixup(view, output_of(other), ratio))
-            regions, rows = [(0, 0, hw[1], hw[0])], np.concatenate([rows, second])
+            other, second = self._paint(scenes[1], "second")
+            np.copyto(view, aug.apply_mixup(view, other, ratio))
+            rows = np.concatenate([rows, second])
         rows = xyxy_px_to_xywh_norm(rows, hw)
-        self._colour(view, slot, regions, epoch, position)
+        if self.augment.colours:
+            aug.HsvJitter(self._hsv(epoch, position)).apply(view, slot)
+        else:
+            cv2.cvtColor(view, cv2.COLOR_BGR2RGB, dst=slot)
         up_down, left_right = self._flips(epoch, position)
         rows = aug.flip_in_place(slot, rows, up_down=up_down, left_right=left_right)
         return Item(slot, rows, self._name(index))
 
-    def _render(self, scene: _Scene) -> ImageArray:
-        return render(scene.tiles, scene.canvas_hw, scene.matrix, scene.out_hw)
-
-    def _map(self, scene: _Scene) -> FloatArray:
-        return map_labels(scene.rows, scene.outlines, scene.matrix, scene.out_hw, scene.scale)
-
-    def _paint(self, scene: _Scene, canvas: ImageArray) -> tuple[list[Region], FloatArray]:
-        """Draw a scene into the output inside of `canvas`; return what is not grey of it, and its rows."""
+    def _paint(self, scene: _Scene, name: str) -> tuple[ImageArray, FloatArray]:
+        """Draw a scene into the memory of a name, BGR; return it and its rows."""
+        if self.renderer == "exact" or not can_snap(scene.matrix):
+            view = self._scratch.get(name, scene.out_hw)
+            render(scene.tiles, scene.canvas_hw, scene.matrix, scene.out_hw, view, self._scratch)
+            rows = map_labels(scene.rows, scene.outlines, scene.matrix, scene.out_hw, scene.scale)
+            return view, rows
         height, width = scene.out_hw
-        if not keeps_axes(scene.matrix):
-            np.copyto(output_of(canvas), self._render(scene))
-            return [(0, 0, width, height)], self._map(scene)
+        canvas = self._scratch.get(name, (height + 2 * MARGIN, width + 2 * MARGIN))
         snapped = snap_tiles(scene.tiles, scene.matrix, scene.out_hw)
-        regions = paint(snapped, canvas)
+        paint(snapped, canvas)
         rows = map_snapped_labels(
             scene.rows, scene.counts, scene.outlines, snapped, scene.out_hw, scene.scale
         )
-        return regions, rows
-
-    def _colour(
-        self, view: ImageArray, slot: ImageArray, regions: Sequence[Region], epoch: int, position: int
-    ) -> None:
-        """Write BGR as RGB, with the colours of the item; outside of the regions all is grey."""
-        if not self.augment.colours:
-            cv2.cvtColor(view, cv2.COLOR_BGR2RGB, dst=slot)
-            return
-        jitter = aug.HsvJitter(self._hsv(epoch, position))
-        if sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in regions) < slot.shape[0] * slot.shape[1]:
-            slot.fill(jitter.grey(FILL))
-        for x1, y1, x2, y2 in regions:
-            part = view[y1:y2, x1:x2]
-            jitter.apply(part, part, slot[y1:y2, x1:x2])
+        return output_of(canvas), rows
 
     def _hsv(self, epoch: int, position: int) -> tuple[float, float, float]:
         strength = self.augment.hsv_h, self.augment.hsv_s, self.augment.hsv_v

@@ -149,7 +149,7 @@ class TrainLoader:
     def _build(self, number: int) -> Batch:
         epoch, index = divmod(number, self.num_batches)
         positions = self._shares.positions(index)
-        placed = self._slots(positions) if self.samples.renderer == "fast" else None
+        placed = self._slots(positions)
         items = self._items(epoch, positions, placed)
         batch = collate(items, epoch=epoch, index=index, positions=positions, placed=placed)
         if self._quad:
@@ -166,7 +166,7 @@ class TrainLoader:
         """Return the memory of a batch, (B, H, W, 3), for its pictures to be drawn into."""
         return self._memory.take((len(positions), *self.samples.shape_hw(positions.start), 3))
 
-    def _items(self, epoch: int, positions: range, slots: ImageArray | None) -> list[Item]:
+    def _items(self, epoch: int, positions: range, slots: ImageArray) -> list[Item]:
         assert self._order is not None, "set_class_maps comes first"
         order = self._order(epoch)
         pool = order if self._weigh else None
@@ -174,10 +174,7 @@ class TrainLoader:
         for number, position in enumerate(positions):
             picture = int(order[position % len(order)])
             with _Naming(self.samples.samples[picture].name):
-                if slots is None:
-                    items.append(self.samples.item(epoch, position, picture, pool))
-                else:
-                    items.append(self.samples.place(slots[number], epoch, position, picture, pool))
+                items.append(self.samples.place(slots[number], epoch, position, picture, pool))
         return items
 
     def _rng(self, epoch: int, index: int, purpose: str) -> np.random.Generator:

@@ -15,8 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from yolocore.data.axis_warp import BORDER, keeps_axes, warp_axes
 from yolocore.data.geometry import FloatArray, Matrix, is_affine, map_points, xywh_norm_to_xyxy_px
 from yolocore.data.pixels import FILL, ImageArray, as_image
+from yolocore.data.scratch import Scratch
+
+Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -100,30 +104,47 @@ def tile_polygon(tile: Tile, polygon: FloatArray, canvas_side: int) -> FloatArra
 
 
 def render(
-    tiles: Sequence[Tile], canvas_hw: tuple[int, int], matrix: Matrix, out_hw: tuple[int, int]
+    tiles: Sequence[Tile],
+    canvas_hw: tuple[int, int],
+    matrix: Matrix,
+    out_hw: tuple[int, int],
+    out: ImageArray | None = None,
+    scratch: Scratch | None = None,
 ) -> ImageArray:
     """Warp the canvas that the tiles form through the matrix into an image of `out_hw` pixels.
 
-    Outside the tiles all is grey. Bilinear; the result is writable and shares no memory with the tiles.
+    Outside the tiles all is grey. Bilinear; the result shares no memory with the tiles. It is written into
+    `out` (height, width, 3) if that is given, contiguous and overwritten; `scratch` has room for the canvas.
     """
+    image = np.empty((*out_hw, 3), dtype=np.uint8) if out is None else out
     if out_hw == canvas_hw and np.array_equal(matrix, np.eye(3)):
-        return _assemble(tiles, (0, 0, canvas_hw[1], canvas_hw[0]))
+        _assemble(tiles, (0, 0, canvas_hw[1], canvas_hw[0]), image)
+        return image
     window = _visible_window(canvas_hw, matrix, out_hw)
-    source = _whole_tile(tiles, window)
-    if source is None:
-        source = _assemble(tiles, window)
     shift = np.eye(3)
     shift[:2, 2] = window[:2]
-    return warp(source, matrix @ shift, out_hw)
+    matrix = matrix @ shift
+    if keeps_axes(matrix):
+        scratch = Scratch() if scratch is None else scratch
+        framed = window[0] - BORDER, window[1] - BORDER, window[2] + BORDER, window[3] + BORDER
+        source = scratch.get("source", (framed[3] - framed[1], framed[2] - framed[0]))
+        _assemble(tiles, framed, source, window)
+        warp_axes(source, matrix, image, scratch)
+        return image
+    part = _whole_tile(tiles, window)
+    if part is None:
+        part = np.empty((window[3] - window[1], window[2] - window[0], 3), dtype=np.uint8)
+        _assemble(tiles, window, part)
+    return warp(part, matrix, image)
 
 
-def warp(image: ImageArray, matrix: Matrix, out_hw: tuple[int, int]) -> ImageArray:
-    """Warp a picture HWC uint8 bilinearly into `out_hw` pixels; what lies outside of it is grey."""
-    size_wh = (out_hw[1], out_hw[0])
+def warp(source: ImageArray, matrix: Matrix, out: ImageArray) -> ImageArray:
+    """Warp a picture HWC uint8 bilinearly into `out`, and return it; outside of the picture all is grey."""
+    size_wh = (out.shape[1], out.shape[0])
     grey = (FILL,) * 3
     if is_affine(matrix):
-        return as_image(cv2.warpAffine(image, matrix[:2], dsize=size_wh, borderValue=grey))
-    return as_image(cv2.warpPerspective(image, matrix, dsize=size_wh, borderValue=grey))
+        return as_image(cv2.warpAffine(source, matrix[:2], dst=out, dsize=size_wh, borderValue=grey))
+    return as_image(cv2.warpPerspective(source, matrix, dst=out, dsize=size_wh, borderValue=grey))
 
 
 def whole(image: ImageArray) -> Tile:
@@ -132,19 +153,20 @@ def whole(image: ImageArray) -> Tile:
     return Tile(image, (0, 0), (0, 0, width, height))
 
 
-def _assemble(tiles: Sequence[Tile], window: tuple[int, int, int, int]) -> ImageArray:
-    wx1, wy1, wx2, wy2 = window
-    canvas = np.full((wy2 - wy1, wx2 - wx1, 3), FILL, dtype=np.uint8)
+def _assemble(tiles: Sequence[Tile], window: Window, out: ImageArray, shown: Window | None = None) -> None:
+    """Fill `out` with a window (x1, y1, x2, y2) of the canvas: the tiles where it is `shown`, and grey."""
+    wx1, wy1, wx2, wy2 = shown or window
+    out.fill(FILL)
     for tile in tiles:
         x1, y1 = max(tile.region[0], wx1), max(tile.region[1], wy1)
         x2, y2 = min(tile.region[2], wx2), min(tile.region[3], wy2)
         if x1 < x2 and y1 < y2:
             x, y = tile.offset_xy
-            canvas[y1 - wy1 : y2 - wy1, x1 - wx1 : x2 - wx1] = tile.image[y1 - y : y2 - y, x1 - x : x2 - x]
-    return canvas
+            part = tile.image[y1 - y : y2 - y, x1 - x : x2 - x]
+            out[y1 - window[1] : y2 - window[1], x1 - window[0] : x2 - window[0]] = part
 
 
-def _whole_tile(tiles: Sequence[Tile], window: tuple[int, int, int, int]) -> ImageArray | None:
+def _whole_tile(tiles: Sequence[Tile], window: Window) -> ImageArray | None:
     """Return the part of a tile that alone fills the window, so that nothing need be copied."""
     for tile in tiles:
         x1, y1, x2, y2 = tile.region
@@ -154,9 +176,7 @@ def _whole_tile(tiles: Sequence[Tile], window: tuple[int, int, int, int]) -> Ima
     return None
 
 
-def _visible_window(
-    canvas_hw: tuple[int, int], matrix: Matrix, out_hw: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _visible_window(canvas_hw: tuple[int, int], matrix: Matrix, out_hw: tuple[int, int]) -> Window:
     """Return the part (x1, y1, x2, y2) of the canvas that the output can see, with a margin."""
     everything = (0, 0, canvas_hw[1], canvas_hw[0])
     inverse = np.linalg.inv(matrix)

@@ -11,22 +11,33 @@ import weakref
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from yolocore.data.pixels import ImageArray
 
 
 class Scratch(threading.local):
-    """Pictures HWC uint8 by name, of each thread its own; their contents are whatever was left in them."""
+    """Arrays by name, of each thread its own; their contents are whatever was left in them.
+
+    The largest one asked for by a name is kept, and smaller ones are parts of it.
+    """
 
     def __init__(self) -> None:
-        self._arrays: dict[str, ImageArray] = {}
+        self._bytes: dict[str, npt.NDArray[np.uint8]] = {}
 
     def get(self, name: str, hw: tuple[int, int]) -> ImageArray:
-        """Return the array (height, width, 3) of a name."""
-        array = self._arrays.get(name)
-        if array is None or array.shape[:2] != hw:
-            array = self._arrays[name] = np.empty((*hw, 3), dtype=np.uint8)
-        return array
+        """Return the picture HWC uint8 (height, width, 3) of a name."""
+        return self._take(name, hw[0] * hw[1] * 3).reshape(*hw, 3)
+
+    def ints(self, name: str, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+        """Return the int32 array of a name."""
+        return self._take(name, shape[0] * shape[1] * 4).view(np.int32).reshape(shape)
+
+    def _take(self, name: str, num_bytes: int) -> npt.NDArray[np.uint8]:
+        memory = self._bytes.get(name)
+        if memory is None or len(memory) < num_bytes:
+            memory = self._bytes[name] = np.empty(num_bytes, dtype=np.uint8)
+        return memory[:num_bytes]
 
 
 class Slots:

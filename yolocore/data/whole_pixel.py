@@ -15,15 +15,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from yolocore.data.geometry import FloatArray, Matrix, Polygons, is_affine, keep_rows, resample_polygon
+from yolocore.data.axis_warp import keeps_axes
+from yolocore.data.geometry import FloatArray, Matrix, Polygons, keep_rows, resample_polygon
 from yolocore.data.mosaic import Tile
 from yolocore.data.pixels import FILL, ImageArray
 from yolocore.ops.boxes import points_to_box_xyxy
 
 MARGIN = 4  # pixels by which a tile's edges may lie outside of the output
 MAX_SCALE = 2.0
-
-Region = tuple[int, int, int, int]
 
 
 class Span(NamedTuple):
@@ -48,10 +47,9 @@ class PixelTile(NamedTuple):
     y: Span
 
 
-def keeps_axes(matrix: Matrix) -> bool:
-    """Tell whether the matrix only moves and scales, so that this module can follow it."""
-    turned = matrix[0, 1] != 0 or matrix[1, 0] != 0
-    return is_affine(matrix) and not turned and all(0 < matrix[i, i] <= MAX_SCALE for i in (0, 1))
+def can_snap(matrix: Matrix) -> bool:
+    """Tell whether the matrix only moves and scales, and not by so much that edges leave the margin."""
+    return keeps_axes(matrix) and max(matrix[0, 0], matrix[1, 1]) <= MAX_SCALE
 
 
 def snap_tiles(tiles: Sequence[Tile], matrix: Matrix, out_hw: tuple[int, int]) -> list[PixelTile]:
@@ -104,14 +102,10 @@ def map_snapped_labels(
     return keep_rows(rows, boxes, outlined, scale)
 
 
-def paint(snapped: Sequence[PixelTile], canvas: ImageArray) -> list[Region]:
-    """Draw the tiles into an output that lies `MARGIN` pixels inside of `canvas`, over grey, bilinearly.
-
-    Returns the regions (x1, y1, x2, y2) of the output, in its pixels, that are not grey; none overlap.
-    """
+def paint(snapped: Sequence[PixelTile], canvas: ImageArray) -> None:
+    """Draw the tiles into an output that lies `MARGIN` pixels inside of `canvas`, over grey, bilinearly."""
     canvas.fill(FILL)
     height, width = canvas.shape[0] - 2 * MARGIN, canvas.shape[1] - 2 * MARGIN
-    regions = []
     for tile, x, y in snapped:
         if not (x.seen and y.seen):
             continue
@@ -121,10 +115,6 @@ def paint(snapped: Sequence[PixelTile], canvas: ImageArray) -> list[Region]:
         assert min(x1, y1) >= -MARGIN and x2 <= width + MARGIN and y2 <= height + MARGIN, (x, y)
         target = canvas[MARGIN + y1 : MARGIN + y2, MARGIN + x1 : MARGIN + x2]
         cv2.resize(source, (x2 - x1, y2 - y1), dst=target, interpolation=cv2.INTER_LINEAR)
-        region = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-        if region[0] < region[2] and region[1] < region[3]:
-            regions.append(region)
-    return regions
 
 
 def output_of(canvas: ImageArray) -> ImageArray:

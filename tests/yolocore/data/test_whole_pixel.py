@@ -20,7 +20,7 @@ from yolocore.data.pixels import FILL
 from yolocore.data.rect import RectPlan
 from yolocore.data.whole_pixel import (
     MARGIN,
-    keeps_axes,
+    can_snap,
     map_snapped_labels,
     output_of,
     paint,
@@ -125,14 +125,16 @@ def test_pixels_are_nearly_those_of_the_warp(seed: int) -> None:
     side = 160
     tiles, matrix, _ = drawn(seed, side, 0.5)
     canvas = np.zeros((side + 2 * MARGIN, side + 2 * MARGIN, 3), np.uint8)
-    regions = paint(snap_tiles(tiles, matrix, (side, side)), canvas)
+    snapped = snap_tiles(tiles, matrix, (side, side))
+    paint(snapped, canvas)
     image = output_of(canvas)
     exact = render(tiles, (2 * side, 2 * side), matrix, (side, side))
     assert np.abs(image.astype(int) - exact).mean() < 4
     rest = np.ones((side, side), dtype=bool)
-    for x1, y1, x2, y2 in regions:
-        assert rest[y1:y2, x1:x2].all()
-        rest[y1:y2, x1:x2] = False
+    for _, x, y in snapped:
+        inside = slice(max(y.target[0], 0), y.target[1]), slice(max(x.target[0], 0), x.target[1])
+        assert rest[inside].all()  # none overlap
+        rest[inside] = False
     assert (image[rest] == FILL).all()
 
 
@@ -143,7 +145,7 @@ def test_what_turns_or_tilts_is_left_to_the_exact_renderer() -> None:
         draw = draw_perspective(
             rng, degrees=degrees, translate=0.1, scale=0.5, shear=shear, perspective=perspective
         )
-        assert not keeps_axes(perspective_matrix(draw, sides, sides))
+        assert not can_snap(perspective_matrix(draw, sides, sides))
 
 
 @pytest.mark.parametrize("polygons", [False, True])
