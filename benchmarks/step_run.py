@@ -24,6 +24,7 @@ from yolocore.data.images import ImageStore
 from yolocore.data.loader import TrainLoader
 from yolocore.loss.detection import DetectionLoss, scale_gains, to_tensors
 from yolocore.model.build import build_network
+from yolocore.model.layers import join_norms
 from yolocore.model.network import Network
 from yolocore.ops.assign import assign_targets
 from yolocore.spec.config import TrainConfig
@@ -97,6 +98,7 @@ def time_steps(data: Data, num_steps: int) -> dict[str, list[float]]:
     config = TrainConfig(imgsz=_IMGSZ, batch=_BATCH)
     plan = plan_run(zoo_text("yolov5n"), name="yolov5n.yaml", num_classes=len(data.names), imgsz=_IMGSZ)
     network = build_network(plan, seed=0).to(memory_format=torch.channels_last).train()
+    join_norms(network)
     loss, ema, precision = make_loss(network, config, len(data.names)), Ema(network), Precision("fp32", _CPU)
     optimizer = build_optimizer(network, name="SGD", lr=0.01, momentum=0.937, weight_decay=0.0005)
     parameters = list(network.parameters())

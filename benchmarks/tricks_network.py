@@ -24,6 +24,7 @@ from yolocore.data.place import MultiScale
 from yolocore.loss.detection import DetectionLoss, to_tensors
 from yolocore.model.build import build_network
 from yolocore.model.fuse import folded_copy
+from yolocore.model.layers import join_norms
 from yolocore.model.network import Network
 from yolocore.ops.assign import assign_targets
 from yolocore.spec.zoo import zoo_text
@@ -64,10 +65,13 @@ class Step:
         network: Network | None = None,
         hw: tuple[int, int] | None = None,
         channels_last: bool = True,
+        joined: bool = True,
     ) -> None:
         self.network = network or made_network(sizes.imgsz)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = self.network.to(memory_format=layout).train()
+        if joined:
+            join_norms(self.network)
         self.precision = Precision(precision, CPU)
         generator = torch.Generator().manual_seed(0)
         images = torch.rand((sizes.batch, 3, *(hw or (sizes.imgsz, sizes.imgsz))), generator=generator)
@@ -105,8 +109,16 @@ class Step:
 
 def channels_last(sizes: Sizes) -> list[Compared]:
     """Compare memory layouts."""
-    on, off = Step(sizes), Step(sizes, channels_last=False)
+    on, off = Step(sizes, joined=False), Step(sizes, channels_last=False, joined=False)
     return [_compared(sizes, "channels-last", "channels-last", "planes", sizes.step, on, off)]
+
+
+def norms(sizes: Sizes) -> list[Compared]:
+    """Compare batch norm and SiLU as one operation with the two modules."""
+    on, off = Step(sizes), Step(sizes, joined=False)
+    return [
+        _compared(sizes, "norm and activation in one", "one operation", "two modules", sizes.step, on, off)
+    ]
 
 
 def precision(sizes: Sizes) -> list[Compared]:
@@ -266,6 +278,7 @@ def folding(sizes: Sizes) -> list[Compared]:
 
 MEASURES: Mapping[str, Callable[[Sizes], list[Compared]]] = {
     "channels-last": channels_last,
+    "norms": norms,
     "precision": precision,
     "islands": islands,
     "accumulation": accumulation,

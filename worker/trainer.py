@@ -53,7 +53,12 @@ EXITS: Mapping[type[CoreError], int] = {
 }
 MAX_TEXT = 2000
 # What a run imports at its start, and what it imports only when it validates for the first time.
-HEAVY = ("yolocore.run", "torchvision.ops")
+HEAVY = (
+    "yolocore.run",
+    "yolocore.data.pixel_kernels",
+    "yolocore.ops.norm_silu_kernels",
+    "torchvision.ops",
+)
 
 
 class _Part(BaseModel):

@@ -67,7 +67,15 @@ def test_loader_is_judged_at_the_size_of_its_targets(imgsz: int, bounds: int) ->
     taken = ([1.0], [0.5], [2.5], [2.0], [1.5], [9.0], [1.0], [0.6])
     seconds = dict(zip((*ram, *none, "threads 1", "threads 2"), taken, strict=True))
     found = loader.figures({"seconds": seconds, "images": 100}, imgsz, "there")
-    assert [figure.shown for figure in found] == ["2.50x", "5.00x", "4.50x", "6.00x", "1.67x"]
+    assert [figure.shown for figure in found] == [
+        "2.50x",
+        "5.00x",
+        "9.00x",
+        "18.00x",
+        "4.50x",
+        "6.00x",
+        "1.67x",
+    ]
     assert sum(figure.bound is not None for figure in found) == bounds
 
 
