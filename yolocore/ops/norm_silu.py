@@ -26,12 +26,16 @@ _SPLIT_VALUES = 1 << 17
 
 
 def can_norm_silu(x: Tensor) -> bool:
-    """Return whether `norm_silu` takes a map: float32, CPU, channels-last, more than a value a channel."""
+    """Return whether `norm_silu` takes a map: float32, CPU, channels-last, more than a value a channel.
+
+    Not under autocast, where modules may be watched one by one and some alone are in float32.
+    """
     return (
         x.dtype == torch.float32
         and x.device.type == "cpu"
         and x.dim() == 4
         and x.numel() > x.shape[1]
+        and not torch.is_autocast_enabled("cpu")
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 

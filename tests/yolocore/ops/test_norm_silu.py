@@ -140,6 +140,8 @@ def test_the_same_comes_out_twice(threads: int) -> None:
 def test_it_takes_what_it_is_made_for() -> None:
     x = torch.zeros(2, 8, 4, 4)
     assert can_norm_silu(x.to(memory_format=torch.channels_last))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not can_norm_silu(x.to(memory_format=torch.channels_last))
     assert not can_norm_silu(x)  # its channels are apart
     assert not can_norm_silu(x.to(torch.bfloat16, memory_format=torch.channels_last))
     assert not can_norm_silu(torch.zeros(1, 8, 1, 1))  # torch refuses one value a channel
