@@ -6,6 +6,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 NODE_MODULES := api/dashboard/node_modules
 # The tests' own threads would fight for the cores with the processes they start.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+# Tests that make a book run once on SQLite and, where it is installed, once on PostgreSQL.
+EITHER_STORE := TRAINSHED_TEST_STORE="$${TRAINSHED_TEST_STORE-both}"
 NOT_NOW := not docker and not gpu and not bench
 PEER := .cache/bench-peer
 
@@ -25,16 +27,16 @@ check: $(VENV)/.dev $(NODE_MODULES)/.ready  ## format, lint, types, import contr
 
 test: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the gate: check, then every test under 30 s
 	@.ci/steps static
-	@$(TEST_ENV) .ci/steps pytest -m "not slow and $(NOT_NOW)"
+	@$(TEST_ENV) $(EITHER_STORE) .ci/steps pytest -m "not slow and $(NOT_NOW)"
 
 test-all: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the gate and the slow tests
 	@.ci/steps static
-	@$(TEST_ENV) .ci/steps pytest -m "$(NOT_NOW)"
+	@$(TEST_ENV) $(EITHER_STORE) .ci/steps pytest -m "$(NOT_NOW)"
 
 chaos: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the fault tests, slow ones too, with a closing table of figures
 	@$(TEST_ENV) .ci/steps chaos -m "$(NOT_NOW)"
 
-test-postgres: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the tests of API and worker with their books in PostgreSQL
+test-postgres: $(VENV)/.dev $(NODE_MODULES)/.ready  ## the tests of API and worker with their books in PostgreSQL alone
 	@$(TEST_ENV) TRAINSHED_TEST_STORE=postgresql TRAINSHED_REQUIRE=postgres \
 		.ci/steps pytest -m "not slow and $(NOT_NOW)" tests/api tests/worker
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import postgres, postgres_url
-from tests.support.stores import books_in, kinds
+from tests.support.stores import books_in, count_by_kind, kinds
 
 __all__ = ["books_in", "postgres", "postgres_url"]
 
@@ -20,6 +20,14 @@ _SLOW_S = 900
 def pytest_report_header() -> str:
     """Name the databases that tests of API and worker are run on."""
     return f"books: {', '.join(kinds())}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests passed on each kind of database."""
+    passed = count_by_kind(report.nodeid for report in terminalreporter.stats.get("passed", ()))
+    if passed:
+        told = ", ".join(f"{count} on {kind}" for kind, count in sorted(passed.items()))
+        terminalreporter.write_line(f"books: passed {told}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

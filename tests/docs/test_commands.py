@@ -108,7 +108,7 @@ def test_addresses_exist(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_environment_variables_exist() -> None:
     text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
     others = {"TRAINSHED_URL", "TRAINSHED_TOKEN", "TRAINSHED_REQUIRE", "TRAINSHED_GOLDEN", "TRAINSHED_INTAKE"}
-    others |= {"TRAINSHED_DATASETS", "TRAINSHED_WEIGHTS"}
+    others |= {"TRAINSHED_DATASETS", "TRAINSHED_WEIGHTS", "TRAINSHED_TEST_STORE"}
     others |= {"TRAINSHED_PACKAGE", "TRAINSHED_OUT", "TRAINSHED_VENV"}  # of examples/ci/ci.sh
     compose = (ROOT / "docker" / "env.example").read_text(encoding="utf-8")
     others |= set(re.findall(r"^#?(TRAINSHED_[A-Z_]+)=", compose, re.MULTILINE))

@@ -15,14 +15,17 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.shared import missing
+
+if TYPE_CHECKING:
+    import psycopg
 
 USER = "trainshed"
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -36,6 +39,14 @@ OPTIONS = {
     "autovacuum": "on",
     "timezone": "UTC",
 }
+
+_CUT_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+_RESTART_SEQUENCES = """
+    SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false) FROM pg_sequences
+"""
 
 
 def find_binaries() -> Path | None:
@@ -153,6 +164,17 @@ class PostgresServer:
         self._elsewhere.add(name)
         return self.url(name)
 
+    def recycle(self, name: str, new_name: str, statements: Sequence[str]) -> None:
+        """Cut a database's connections, run what empties it, and give it another name.
+
+        Takes a tenth of the time of a new database, which waits for the disk. Whoever still uses the old name
+        finds nothing there.
+        """
+        with self._connect(name) as connection:
+            for statement in (_CUT_OTHERS, *statements, _RESTART_SEQUENCES):
+                connection.execute(statement.encode())
+        self._execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
+
     def drop_database(self, name: str) -> None:
         """Remove a database, cutting its connections."""
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -176,11 +198,14 @@ class PostgresServer:
         return True
 
     def _execute(self, statement: str) -> None:
+        with self._connect("postgres") as connection:
+            connection.execute(statement.encode())
+
+    def _connect(self, database: str) -> psycopg.Connection[Any]:
         import psycopg
 
-        where = f"host={self.folder} user={USER} dbname=postgres connect_timeout=5"
-        with psycopg.connect(where, autocommit=True) as connection:
-            connection.execute(statement.encode())
+        where = f"host={self.folder} user={USER} dbname={database} connect_timeout=5"
+        return psycopg.connect(where, autocommit=True)
 
 
 def is_installed() -> bool:
