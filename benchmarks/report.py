@@ -36,6 +36,7 @@ Written by `python -m benchmarks.run`; do not edit. MB are 10^6 bytes, GiB 2^30.
     make bench                              # all of it, and this file is written anew
     .venv/bin/python -m benchmarks.run --quick           # small sizes, nothing is written
     .venv/bin/python -m benchmarks.run training loader   # some of it, nothing is written
+    .venv/bin/python -m benchmarks.run --update loader   # some of it, and its rows are written anew
 
 Training is measured on BCCD where `bccd_yolo.zip` lies in the folder that TRAINSHED_DATASETS names, or else
 on made scenes; each figure says on which. "The textbook" is `benchmarks/baselines/`: the same mathematics the
@@ -132,3 +133,26 @@ def readme(
     facts = "\n".join(f"- {line}" for line in setting.lines())
     growth = _GROWTH.format(table=markdown_curves(curves)) if curves else ""
     return _README.format(table=markdown_table(figures), growth=growth, facts=facts, names=", ".join(names))
+
+
+def updated(text: str, figures: Sequence[Figure], setting: Setting, names: Sequence[str]) -> str:
+    """Return the README with the rows of these figures anew, and a fact that says when and which.
+
+    Raises KeyError, with its name, for a figure that has no row yet.
+    """
+    lines = text.split("\n")
+    for figure in figures:
+        row = _markdown([COLUMNS, cells(figure)]).split("\n")[-1]
+        start = row.split(" | ")[0] + " | "
+        places = [number for number, line in enumerate(lines) if line.startswith(start)]
+        if not places:
+            raise KeyError(figure.name)
+        lines[places[0]] = row
+    anew = f"- measured anew: {', '.join(names)}: "
+    lines = [line for line in lines if not line.startswith(anew)]
+    facts = [
+        number for number, line in enumerate(lines) if line.startswith(("- load: ", "- measured anew: "))
+    ]
+    when = f"{setting.date}, revision {setting.revision}, load {setting.load_before:.1f} before"
+    lines.insert(facts[-1] + 1, f"{anew}{when}, {setting.load_after:.1f} after")
+    return "\n".join(lines)

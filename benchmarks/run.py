@@ -1,7 +1,8 @@
-"""Measures figures against their bounds: `python -m benchmarks.run [NAME ...] [--quick]`.
+"""Measures figures against their bounds: `python -m benchmarks.run [NAME ...] [--quick | --update]`.
 
-Prints one table. A whole run at full size also writes README.md beside this file. It only knows what there is
-to measure and in which order: the stack is looked at while it is fresh, and once more when it has worked.
+Prints one table. A whole run at full size also writes README.md beside this file, and `--update` its rows of
+what is named. It only knows what there is to measure and in which order: the stack is looked at while it is
+fresh, and once more when it has worked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from benchmarks import (
 )
 from benchmarks.bench import Bench, Measure
 from benchmarks.machine import load, setting
-from benchmarks.report import readme, text_curves, text_table
+from benchmarks.report import readme, text_curves, text_table, updated
 from benchmarks.stats import Curve, Figure
 from examples.service import LocalService, ServiceError
 
@@ -99,7 +100,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--update", action="store_true", help="write the rows of what is named anew")
     options = parser.parse_args(arguments)
+    if options.update and (options.quick or not options.names):
+        parser.error("--update wants names, and full sizes")
     if unknown := sorted(set(options.names) - set(NAMES)):
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(NAMES)}")
     return options
@@ -130,6 +134,10 @@ def main(arguments: Sequence[str]) -> int:
     if complete and not options.quick and not options.names:
         README.write_text(readme(figures, where, NAMES, curves), encoding="utf-8")
         print(f"written: benchmarks/{README.name}")
+    if complete and options.update:
+        text = updated(README.read_text(encoding="utf-8"), figures, where, options.names)
+        README.write_text(text, encoding="utf-8")
+        print(f"written: rows of benchmarks/{README.name}")
     return 0 if complete else EXIT_NOT_MEASURED
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+
+import pytest
 
 from api.client import Event
 from benchmarks.live import Course
-from benchmarks.report import Setting, markdown_table, readme, text_table
+from benchmarks.report import Setting, markdown_table, readme, text_table, updated
 from benchmarks.run import NAMES, parse_arguments
 from benchmarks.stats import Bound, Figure
 
@@ -52,6 +55,26 @@ def test_readme_tells_table_machine_and_names() -> None:
     assert "- processor: A Processor, 2 cores, 8 GiB of memory" in text
     assert "- load: 0.1 before, 1.3 after (over one minute)" in text
     assert ", ".join(NAMES) in text
+
+
+def test_rows_are_measured_anew_one_by_one() -> None:
+    text = readme(FIGURES, SETTING, NAMES)
+    later = replace(SETTING, date="2026-02-03 04:05 UTC", revision="def5678")
+    for shown in ("3 ms", "4 ms"):
+        text = updated(text, [replace(FIGURES[1], shown=shown)], later, ["step"])
+    assert text.count("a \\| b") == 1
+    assert "| a \\| b | 4 ms |" in text and "| API import | 0.50 s |" in text
+    assert [line for line in text.splitlines() if "2026-02-03" in line] == [
+        "- measured anew: step: 2026-02-03 04:05 UTC, revision def5678, load 0.1 before, 1.3 after"
+    ]
+    with pytest.raises(KeyError, match="new"):
+        updated(text, [replace(FIGURES[1], name="new")], later, ["step"])
+
+
+@pytest.mark.parametrize("arguments", [["--update"], ["import", "--update", "--quick"]])
+def test_rows_alone_want_names_and_full_sizes(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(arguments)
 
 
 def test_command_line() -> None:

@@ -92,20 +92,21 @@ def _norm_silu(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return norm_silu(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum, bn.eps)
 
 
-def join_norms(network: nn.Module) -> int:
+def join_norms(network: nn.Module, *, joined: bool = True) -> int:
     """Let batch norm and SiLU of all plain convolutions be one operation in training; return how many.
 
-    It is for float32 on the CPU: what is on another device or of another precision takes the two modules as
-    before. Numbers agree but for rounding, less of it; a graph cannot be traced through it in training.
+    `joined=False` takes that back. It is for float32 on the CPU: what is on another device or of another
+    precision takes the two modules as before. Numbers agree but for rounding, less of it; a graph cannot be
+    traced through it in training.
     """
-    joined = [
+    fitting = [
         module
         for module in network.modules()
         if isinstance(module, Conv) and type(module.bn) is nn.BatchNorm2d and type(module.act) is nn.SiLU
     ]
-    for module in joined:
-        module.in_one = True
-    return len(joined)
+    for module in fitting:
+        module.in_one = joined
+    return len(fitting)
 
 
 class DWConv(Conv):
