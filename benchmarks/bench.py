@@ -15,6 +15,7 @@ from benchmarks.stats import Curve, Figure
 from examples.service import LocalService
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+PEER = PACKAGE_ROOT / ".cache/bench-peer"  # the environment of `make bench-peer`
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,20 @@ def one_thread(bench: Bench) -> dict[str, str]:
     }
 
 
-def ask(bench: Bench, program: str, *arguments: object, environment: Mapping[str, str] | None = None) -> Any:
+def ask(
+    bench: Bench,
+    program: str,
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    python: Path | None = None,
+) -> Any:
     """Run `python -m benchmarks.PROGRAM` and return the JSON of its last line; one thread unless told other.
+
+    `python` is that of another environment.
 
     Raises CalledProcessError where the program fails.
     """
-    command = [sys.executable, "-m", f"benchmarks.{program}", *map(str, arguments)]
+    command = [str(python or sys.executable), "-m", f"benchmarks.{program}", *map(str, arguments)]
     asked = subprocess.run(
         command,
         cwd=PACKAGE_ROOT,

@@ -38,6 +38,7 @@ from yolocore.train.precision import Precision
 
 Seconds = dict[str, list[float]]
 IMGSZ = 320
+DETECTIONS, NUM_CLASSES = 100, 80  # of an image, of a large validation set
 
 
 def in_turn(pairs: int, ways: dict[str, Callable[[], Any]], times: int = 1) -> Seconds:
@@ -106,17 +107,19 @@ def made_detections(pictures: int, each: int, num_classes: int) -> list[tuple[Fl
     return made
 
 
-def time_judging(pairs: int, pictures: int, each: int = 100, num_classes: int = 80) -> dict[str, Any]:
+def our_judging(made: list[tuple[Floats, Floats]]) -> Floats:
+    """Match and judge made detections; return the AP (classes, thresholds)."""
+    judge = Judge(NUM_CLASSES)
+    for rows, true in made:
+        judge.add(rows, true)
+    return judge.metrics().ap
+
+
+def time_judging(pairs: int, pictures: int) -> dict[str, Any]:
     """Return seconds of matching and judging made detections, ours alone."""
-    made = made_detections(pictures, each, num_classes)
-
-    def judge() -> None:
-        judging = Judge(num_classes)
-        for rows, true in made:
-            judging.add(rows, true)
-        judging.metrics()
-
-    return {"seconds": in_turn(pairs, {"ours": judge}), "pictures": pictures, "detections": each}
+    made = made_detections(pictures, DETECTIONS, NUM_CLASSES)
+    seconds = in_turn(pairs, {"ours": lambda: our_judging(made)})
+    return {"seconds": seconds, "pictures": pictures, "detections": DETECTIONS}
 
 
 def made_network(imgsz: int = IMGSZ, model: str = "yolov5n", num_classes: int = CLASSES) -> Network:

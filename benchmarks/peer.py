@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.bench import PACKAGE_ROOT, Bench, one_thread
+from benchmarks.bench import PEER, Bench, one_thread
 from benchmarks.machine import peak_bytes
 from benchmarks.photographs import photographs
 from benchmarks.stats import MB, Bound, Figure, median, pair_ratios, spread
@@ -29,7 +29,6 @@ from yolocore.spec.architecture import parse_architecture
 from yolocore.spec.plan import plan_architecture
 from yolocore.spec.zoo import zoo_text
 
-PEER = PACKAGE_ROOT / ".cache/bench-peer"
 SIDES = ("ours", "theirs")
 CACHES = {False: "no cache", True: "images in memory"}
 _WITHOUT = {False: "theirs reads not every tile of a mosaic anew, or it would be slower; ", True: ""}

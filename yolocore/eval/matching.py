@@ -26,15 +26,19 @@ def pairwise_iou(detections: Floats, labels: Floats) -> Floats:
     return iou
 
 
-def best_labels(detections: Floats, labels: Floats) -> tuple[NDArray[np.int64], Floats]:
+def best_labels(
+    detections: Floats, labels: Floats, pairwise: Floats | None = None
+) -> tuple[NDArray[np.int64], Floats]:
     """Return for each of n detections its best label of the same class (n,) and their IoU (n,).
 
     `detections` (n, 6) x1, y1, x2, y2, score, class; `labels` (m, 5) class, x1, y1, x2, y2. Without a label
-    of its class a detection has label -1 and IoU -1.
+    of its class a detection has label -1 and IoU -1. `pairwise` is what `pairwise_iou` returns for them, if
+    that is known already.
     """
     if len(detections) == 0 or len(labels) == 0:
         return np.full(len(detections), NO_LABEL, np.int64), np.full(len(detections), -1.0, np.float32)
-    iou = np.where(labels[:, 0:1] == detections[:, 5], pairwise_iou(detections, labels), np.float32(-1.0))
+    pairwise = pairwise_iou(detections, labels) if pairwise is None else pairwise
+    iou = np.where(labels[:, 0:1] == detections[:, 5], pairwise, np.float32(-1.0))
     label = len(labels) - 1 - iou[::-1].argmax(0)
     best = iou[label, np.arange(len(detections))]
     return np.where(best < 0, NO_LABEL, label), best
@@ -85,29 +89,31 @@ class ConfusionMatrix:
         self.iou_thres = iou_thres
         self.counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
 
-    def add(self, detections: Floats | None, labels: Floats) -> None:
-        """Count one picture: `detections` (n, 6) or None, `labels` (m, 5), shapes as in `best_labels`."""
+    def add(self, detections: Floats | None, labels: Floats, pairwise: Floats | None = None) -> None:
+        """Count one picture: `detections` (n, 6) or None, `labels` (m, 5), `pairwise` as in `best_labels`."""
         true = labels[:, 0].astype(np.int64)
         if detections is None:
             detections = np.zeros((0, 6), np.float32)
-        detections = detections[detections[:, 4] > np.float32(self.conf_thres)]
+        certain = detections[:, 4] > np.float32(self.conf_thres)
+        pairwise = pairwise_iou(detections, labels) if pairwise is None else pairwise
+        detections = detections[certain]
         predicted = detections[:, 5].astype(np.int64)
-        of_label = self._one_to_one(detections, labels)
+        of_label = self._one_to_one(pairwise[:, certain])
         matched = of_label >= 0
         rows = np.where(matched, predicted[of_label] if len(predicted) else 0, self.num_classes)
         np.add.at(self.counts, (rows, true), 1)
         spare = np.delete(predicted, of_label[matched])
         np.add.at(self.counts, (spare, np.full_like(spare, self.num_classes)), 1)
 
-    def _one_to_one(self, detections: Floats, labels: Floats) -> NDArray[np.int64]:
-        """Return per label the detection it is paired with, or -1: regardless of class, by IoU."""
-        of_label = np.full(len(labels), -1, np.int64)
-        if len(detections) == 0 or len(labels) == 0:
+    def _one_to_one(self, iou: Floats) -> NDArray[np.int64]:
+        """Return per label the detection it is paired with, or -1: regardless of class, by IoU (m, n)."""
+        num_labels, num_detections = iou.shape
+        of_label = np.full(num_labels, -1, np.int64)
+        if iou.size == 0:
             return of_label
-        iou = pairwise_iou(detections, labels)
         iou = np.where(iou > np.float32(self.iou_thres), iou, np.float32(-1.0))
-        label = len(labels) - 1 - iou[::-1].argmax(0)
-        best = iou[label, np.arange(len(detections))]
+        label = num_labels - 1 - iou[::-1].argmax(0)
+        best = iou[label, np.arange(num_detections)]
         order = np.argsort(best, kind="stable")
         order = order[best[order] >= 0]
         # Rising IoU: where several detections want one label, the last written is the best.

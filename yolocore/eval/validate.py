@@ -18,7 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yolocore.eval.matching import IOU_THRESHOLDS, NO_LABEL, ConfusionMatrix, best_labels, first_hits
+from yolocore.eval.matching import (
+    IOU_THRESHOLDS,
+    NO_LABEL,
+    ConfusionMatrix,
+    best_labels,
+    first_hits,
+    pairwise_iou,
+)
 from yolocore.eval.metrics import ClassCurves, DetectionMetrics, Judged, summarize
 from yolocore.loss.detection import DetectionLoss, to_tensors
 from yolocore.ops.assign import LevelMatches
@@ -169,14 +176,15 @@ class Judge:
             detections, labels = detections.copy(), labels.copy()
             detections[:, 5] = 0
             labels[:, 0] = 0
-        label, iou = best_labels(detections, labels)
+        pairwise = pairwise_iou(detections, labels)
+        label, iou = best_labels(detections, labels, pairwise)
         self._label.append(np.where(label == NO_LABEL, NO_LABEL, label + self._num_labels))
         self._iou.append(iou)
         self._rows.append(detections[:, 4:6])
         self._true.append(labels[:, 0])
         self._num_labels += len(labels)
         self.num_images += 1
-        self.confusion.add(detections, labels)
+        self.confusion.add(detections, labels, pairwise)
 
     def metrics(self) -> DetectionMetrics:
         """Return the figures of everything added so far; zeros if that is nothing."""
