@@ -65,7 +65,7 @@ def measure_judging(bench: Bench) -> list[Figure]:
     if not (PEER / ".ready").exists():
         found = ask(bench, "parts_run", "judging", 1 if bench.quick else 3, pictures)
         return [judging_figure(found)]
-    found = ask(bench, "judging_run", 1 if bench.quick else 3, pictures, python=PEER / "bin/python")
+    found = ask(bench, "judging_run", 1 if bench.quick else 2, pictures, python=PEER / "bin/python")
     return [judging_figure(found), *coco_figures(found)]
 
 

@@ -138,16 +138,22 @@ def readme(
 def updated(text: str, figures: Sequence[Figure], setting: Setting, names: Sequence[str]) -> str:
     """Return the README with the rows of these figures anew, and a fact that says when and which.
 
-    Raises KeyError, with its name, for a figure that has no row yet.
+    A figure without a row gets one behind that of the figure before it. Raises KeyError, with its name, for
+    the first one without a row.
     """
-    lines = text.split("\n")
+    lines, before = text.split("\n"), -1
     for figure in figures:
         row = _markdown([COLUMNS, cells(figure)]).split("\n")[-1]
         start = row.split(" | ")[0] + " | "
         places = [number for number, line in enumerate(lines) if line.startswith(start)]
-        if not places:
+        if places:
+            before = places[0]
+            lines[before] = row
+        elif before < 0:
             raise KeyError(figure.name)
-        lines[places[0]] = row
+        else:
+            before += 1
+            lines.insert(before, row)
     anew = f"- measured anew: {', '.join(names)}: "
     lines = [line for line in lines if not line.startswith(anew)]
     facts = [

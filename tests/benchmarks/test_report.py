@@ -61,9 +61,11 @@ def test_rows_are_measured_anew_one_by_one() -> None:
     text = readme(FIGURES, SETTING, NAMES)
     later = replace(SETTING, date="2026-02-03 04:05 UTC", revision="def5678")
     for shown in ("3 ms", "4 ms"):
-        text = updated(text, [replace(FIGURES[1], shown=shown)], later, ["step"])
+        more = replace(FIGURES[0], name="- of it more")
+        text = updated(text, [replace(FIGURES[1], shown=shown), more], later, ["step"])
     assert text.count("a \\| b") == 1
-    assert "| a \\| b | 4 ms |" in text and "| API import | 0.50 s |" in text
+    assert "| a \\| b | 4 ms |  | - | for information |\n| - of it more | 0.50 s |" in text
+    assert text.count("of it more") == 1 and "| API import | 0.50 s |" in text
     assert [line for line in text.splitlines() if "2026-02-03" in line] == [
         "- measured anew: step: 2026-02-03 04:05 UTC, revision def5678, load 0.1 before, 1.3 after"
     ]
