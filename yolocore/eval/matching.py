@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from yolocore.ops.boxes import box_iou
+from yolocore.ops.boxes import EPS
 
 Floats = NDArray[np.floating[Any]]
 IOU_THRESHOLDS: NDArray[np.float32] = np.linspace(0.5, 0.95, 10).astype(np.float32)
@@ -19,10 +18,12 @@ NO_LABEL = -1
 
 
 def pairwise_iou(detections: Floats, labels: Floats) -> Floats:
-    """Return the (labels, detections) IoU; rows as in `best_labels`."""
-    a = torch.from_numpy(np.ascontiguousarray(labels[:, 1:5]))
-    b = torch.from_numpy(np.ascontiguousarray(detections[:, :4]))
-    iou: Floats = box_iou(a, b).numpy()
+    """Return the (labels, detections) IoU, bit for bit that of `box_iou`; rows as in `best_labels`."""
+    x1, y1, x2, y2 = (labels[:, column, None] for column in range(1, 5))
+    u1, v1, u2, v2 = detections[:, :4].T
+    inter = (np.minimum(x2, u2) - np.maximum(x1, u1)).clip(0)
+    inter *= (np.minimum(y2, v2) - np.maximum(y1, v1)).clip(0)
+    iou: Floats = inter / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - inter + inter.dtype.type(EPS))
     return iou
 
 
@@ -102,8 +103,9 @@ class ConfusionMatrix:
         matched = of_label >= 0
         rows = np.where(matched, predicted[of_label] if len(predicted) else 0, self.num_classes)
         np.add.at(self.counts, (rows, true), 1)
-        spare = np.delete(predicted, of_label[matched])
-        np.add.at(self.counts, (spare, np.full_like(spare, self.num_classes)), 1)
+        spare = np.ones(len(predicted), np.bool_)
+        spare[of_label[matched]] = False
+        self.counts[:, self.num_classes] += np.bincount(predicted[spare], minlength=self.num_classes + 1)
 
     def _one_to_one(self, iou: Floats) -> NDArray[np.int64]:
         """Return per label the detection it is paired with, or -1: regardless of class, by IoU (m, n)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from yolocore.eval.matching import (
@@ -16,6 +17,7 @@ from yolocore.eval.matching import (
     match_detections,
     pairwise_iou,
 )
+from yolocore.ops.boxes import box_iou
 
 Rows = NDArray[np.float32]
 
@@ -30,6 +32,15 @@ def random_rows(seed: int, num_labels: int = 12, num_detections: int = 40) -> tu
     score = np.sort(rng.random((num_detections, 1)), 0)[::-1]
     cls = rng.integers(0, 2, (num_detections, 1))
     return np.concatenate((found, score, cls), 1).astype(np.float32), labels
+
+
+def test_overlaps_are_those_of_the_tensors_bit_for_bit() -> None:
+    rng = np.random.default_rng(3)
+    for num_detections in (0, 1, 7, 100):
+        detections = rng.uniform(0, 90, (num_detections, 6)).astype(np.float32)  # some of negative sides
+        labels = rng.uniform(0, 90, (5, 5)).astype(np.float32)
+        tensors = torch.from_numpy(labels[:, 1:].copy()), torch.from_numpy(detections[:, :4].copy())
+        np.testing.assert_array_equal(pairwise_iou(detections, labels), box_iou(*tensors).numpy())
 
 
 def slowly(detections: Rows, labels: Rows) -> NDArray[np.bool_]:
