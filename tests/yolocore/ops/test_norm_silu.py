@@ -35,7 +35,8 @@ def made_norm(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels, eps=EPS, momentum=MOMENTUM)
     nn.init.uniform_(norm.weight, 0.5, 2.0)
     nn.init.normal_(norm.bias)
-    nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+    assert norm.running_mean is not None
+    nn.init.normal_(norm.running_mean)
     return norm
 
 

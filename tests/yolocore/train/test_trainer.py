@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.support.loops import CPU, ListLoader, NoOutput, batch_of, build_trainer
+from tests.support.overflows import Steep
 from tests.support.shapes import TINY_MODEL, draw_shapes
 from yolocore.data.collate import Item
 from yolocore.errors import NonFiniteError
@@ -33,18 +34,6 @@ Spoil = Callable[[Tensor], Tensor]
 class GentleRates:
     def at(self, counter: int) -> Point:
         return Point((0.001, 0.001, 0.001), 0.9, 1)
-
-
-class SteepAt(torch.autograd.Function):
-    """Leaves a value as it is and makes its gradient infinite."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * torch.inf
 
 
 def too_large(value: Tensor) -> Tensor:
@@ -113,7 +102,7 @@ def test_an_overflow_on_the_way_forward_is_never_kept(checkpoint_every_s: float)
 
 def test_an_overflow_of_gradients_alone_is_the_scalers_business() -> None:
     scales: list[float] = []
-    for spoil in (untouched, SteepAt.apply):
+    for spoil in (untouched, Steep.apply):
         events: list[TrainEvent] = []
         output = FiniteOutput()
         trainer = trainer_with("fp16", spoil, output=output, emit=events.append)
